@@ -1,0 +1,49 @@
+# Every target sets up what it needs by itself, in .venv. PYTHON names the Python to make it from;
+# ARGS are passed on: make run ARGS='--preset fast'.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test test-slow lint format clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
+		awk -F ':.*## ' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sample
+	@$(BIN)/python -m digitkaggle $(ARGS)
+
+test: $(VENV)/installed-dev ## all tests but the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's data
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/installed-dev ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/installed-dev ## put formatting right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## take away .venv and caches; data and runs stay
+	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
+$(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this takes some minutes."
+	@if $(BIN)/python -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; \
+		else cat constraints.txt; fi > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt \
+		-e '.$(if $(findstring dev,$@),[dev])'
+	@touch $@ $(if $(findstring dev,$@),$(VENV)/installed)

@@ -1,0 +1,38 @@
+"""digitkaggle classifies handwritten digits for Kaggle's Digit Recognizer: the public names."""
+
+from .data import DataSource, Digits, files_source, read_digits, split_rows
+from .device import Compute, choose_compute
+from .errors import InputError, TrainingError
+from .models import load_model, save_model
+from .networks import build_network
+from .pipeline import predict_run, run
+from .prediction import predict_probabilities
+from .settings import PRESETS, VERSION, Settings, make_settings
+from .training import LabelledImages, start_training, train
+
+__version__ = VERSION
+
+__all__ = [
+    "PRESETS",
+    "Compute",
+    "DataSource",
+    "Digits",
+    "InputError",
+    "LabelledImages",
+    "Settings",
+    "TrainingError",
+    "__version__",
+    "build_network",
+    "choose_compute",
+    "files_source",
+    "load_model",
+    "make_settings",
+    "predict_probabilities",
+    "predict_run",
+    "read_digits",
+    "run",
+    "save_model",
+    "split_rows",
+    "start_training",
+    "train",
+]

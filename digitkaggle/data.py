@@ -1,0 +1,377 @@
+"""Reads and checks the competition's CSV files, and splits the training images.
+
+`train.csv` has the columns `label` and `pixel0` to `pixel783`, `test.csv` the pixels alone. Files
+come from a folder or straight out of a zip, which is never unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+import torch
+
+from .errors import InputError
+from .locations import TEST_FILE, TRAIN_FILE
+from .networks import CLASSES, IMAGE_SIZE
+
+PIXEL_COLUMNS = tuple(f"pixel{number}" for number in range(IMAGE_SIZE * IMAGE_SIZE))
+LABEL_COLUMN = "label"
+# A whole file of 800,000 digits; more than that out of a small zip is a bomb.
+LARGEST_UNPACKED = 2 * 1024**3
+LONGEST_HEADER = 100_000
+WHOLE_BYTES = {str(value): value for value in range(256)}
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+GET_IT_AGAIN = "download it from https://www.kaggle.com/c/digit-recognizer/data again"
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where digits come from, in words, and how to get them."""
+
+    origin: str
+    read: Callable[[], Digits]
+    sample: bool = False
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The competition's images. Labels of test images are known only for the sample."""
+
+    train_images: torch.Tensor  # uint8, N x 1 x 28 x 28
+    train_labels: torch.Tensor  # int64, N
+    test_images: torch.Tensor  # uint8, M x 1 x 28 x 28
+    test_labels: torch.Tensor | None = None  # int64, M
+
+    def digest(self) -> str:
+        """SHA-256 of all pixels and labels: the same for the same digits, however stored."""
+        total = hashlib.sha256()
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            if tensor is not None:
+                total.update(f"{tuple(tensor.shape)}".encode())
+                total.update(tensor.contiguous().numpy().data)
+        return total.hexdigest()
+
+
+def files_source(location: Path) -> DataSource:
+    """The competition's files in a folder or zip; read, and checked, when the run asks for them."""
+    return DataSource(origin=str(location), read=lambda: read_digits(location))
+
+
+def read_digits(location: Path) -> Digits:
+    """Training and test images from a folder or a zip with `train.csv` and `test.csv`.
+
+    Raises:
+        InputError: something is missing or wrong; names file, row and column, and what to do.
+    """
+    train_images, train_labels = read_table(location, TRAIN_FILE, labelled=True)
+    present = train_labels.unique().tolist()
+    if len(present) == 1:
+        raise InputError(
+            f"{table_name(location, TRAIN_FILE)}: every label is {present[0]}; nothing can be "
+            f"learned from one class: {GET_IT_AGAIN}"
+        )
+    return Digits(train_images, train_labels, read_test_images(location))
+
+
+def read_test_images(location: Path) -> torch.Tensor:
+    """The images of `test.csv` in a folder or zip, or of a CSV file that is named itself.
+
+    Returns:
+        uint8, N x 1 x 28 x 28, in the file's order.
+
+    Raises:
+        InputError: as `read_digits`.
+    """
+    images, _ = read_table(location, TEST_FILE, labelled=False)
+    return images
+
+
+def read_table(
+    location: Path, file_name: str, *, labelled: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One CSV as images (uint8, N x 1 x 28 x 28) and labels (int64, N; empty if not labelled).
+
+    Columns may come in any order. A byte-order mark, CRLF and blank lines are taken as they come.
+
+    Raises:
+        InputError: as `read_digits`.
+    """
+    name = table_name(location, file_name)
+    expected = ((LABEL_COLUMN,) if labelled else ()) + PIXEL_COLUMNS
+    with open_table(location, file_name) as file:
+        header = _read_header(file, name, expected)
+        try:
+            table = _read_rows_fast(file, header)
+        except (ValueError, TypeError, OverflowError, Warning):
+            table = None
+        except READING_FAULTS as error:
+            raise _unreadable(name, error) from error
+    if table is None:
+        # Something is odd: the slow reader says where, or finds that it was harmless.
+        with open_table(location, file_name) as file:
+            try:
+                table = _read_rows_carefully(file, name, header)
+            except READING_FAULTS as error:
+                raise _unreadable(name, error) from error
+    if len(table) == 0:
+        raise InputError(f"{name} has a header but no rows: {GET_IT_AGAIN}")
+    places = {column: place for place, column in enumerate(header)}
+    labels = torch.empty(0, dtype=torch.int64)
+    if labelled:
+        labels = torch.from_numpy(table[:, places[LABEL_COLUMN]].astype(np.int64))
+        _check_labels(labels, name)
+    order = [places[column] for column in PIXEL_COLUMNS]
+    in_order = order == list(range(order[0], order[0] + len(order)))
+    pixels = table[:, order[0] : order[0] + len(order)] if in_order else table[:, order]
+    images = torch.from_numpy(np.ascontiguousarray(pixels))
+    return images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE), labels
+
+
+def table_name(location: Path, file_name: str) -> str:
+    """How messages name a table: the file's own path, or the zip's with the member's."""
+    if location.is_dir():
+        return str(location / file_name)
+    return f"{location}/{file_name}" if zipfile.is_zipfile(location) else str(location)
+
+
+def open_table(location: Path, file_name: str) -> BinaryIO:
+    """A CSV opened for reading: in a folder, in a zip, or at `location` itself.
+
+    Raises:
+        InputError: there is no such file, or the zip is none, or is hostile.
+    """
+    try:
+        if location.is_dir():
+            if not (location / file_name).is_file():
+                raise InputError(
+                    f"{location} holds no {file_name}: name the folder or zip with "
+                    f"{TRAIN_FILE} and {TEST_FILE} by --data"
+                )
+            return open(location / file_name, "rb")
+        if zipfile.is_zipfile(location):
+            return _open_member(location, file_name)
+        if location.suffix == ".csv" and file_name == TEST_FILE:
+            return open(location, "rb")
+        if not location.exists():
+            raise InputError(
+                f"{location} does not exist: name the folder or zip with {TRAIN_FILE} "
+                f"and {TEST_FILE} by --data"
+            )
+        with open(location, "rb") as file:
+            start = file.read(1000).lstrip()
+    except OSError as error:
+        raise InputError(f"{location} cannot be read ({error.strerror or error})") from error
+    if start.startswith(b"<"):
+        raise InputError(
+            f"{location} is a web page, not the data: sign in at kaggle.com, "
+            f"accept the competition's rules, and {GET_IT_AGAIN}"
+        )
+    if start.startswith(b"PK"):
+        raise InputError(f"{location} is a zip that breaks off before its end: {GET_IT_AGAIN}")
+    raise InputError(
+        f"{location} is neither a folder nor a zip: name the one with {TRAIN_FILE} "
+        f"and {TEST_FILE} by --data"
+    )
+
+
+def _open_member(location: Path, file_name: str) -> BinaryIO:
+    try:
+        archive = zipfile.ZipFile(location)
+        members = [
+            member
+            for member in archive.infolist()
+            if member.filename.replace("\\", "/").rpartition("/")[2] == file_name
+            and not member.filename.startswith("__MACOSX/")
+        ]
+        if not members:
+            raise InputError(f"{location} holds no {file_name}: {GET_IT_AGAIN}")
+        if len(members) > 1:
+            raise InputError(
+                f"{location} holds {file_name} {len(members)} times: unpack the right one "
+                "into a folder and name that by --data"
+            )
+        if members[0].file_size > LARGEST_UNPACKED:
+            raise InputError(
+                f"{location}/{file_name} unpacks to {members[0].file_size:,} bytes, more than "
+                f"the {LARGEST_UNPACKED:,} that we read: {GET_IT_AGAIN}"
+            )
+        return archive.open(members[0])
+    except READING_FAULTS as error:
+        raise _unreadable(f"{location}/{file_name}", error) from error
+
+
+# What reading can raise out of a damaged, encrypted or oddly packed zip, or a failing disk.
+READING_FAULTS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    csv.Error,
+    UnicodeError,
+)
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return InputError(f"{name} cannot be read ({reason}): {GET_IT_AGAIN}")
+
+
+def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[str]:
+    try:
+        line = file.readline(LONGEST_HEADER)
+        while line and not line.strip():
+            line = file.readline(LONGEST_HEADER)
+    except READING_FAULTS as error:
+        raise _unreadable(name, error) from error
+    if line.lstrip(b"\xef\xbb\xbf \t").startswith(b"<"):
+        raise InputError(
+            f"{name} is a web page, not the data: sign in at kaggle.com, accept the "
+            f"competition's rules, and {GET_IT_AGAIN}"
+        )
+    text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    header = [column.strip().strip('"') for column in text.split(",")]
+    if not text.strip():
+        raise InputError(f"{name} is empty: {GET_IT_AGAIN}")
+    missing = [column for column in expected if column not in header]
+    extra = [column for column in header if column not in expected]
+    if len(missing) == len(expected):
+        raise InputError(
+            f"{name}, line 1: no header with {expected[0]} to {expected[-1]}, but "
+            f"{_shown(text)}: {GET_IT_AGAIN}"
+        )
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise InputError(f"{name}: column {_shown(repeated[0])} is there twice: {GET_IT_AGAIN}")
+    if missing:
+        raise InputError(f"{name}: column {missing[0]} is missing{_more(missing)}: {GET_IT_AGAIN}")
+    if extra:
+        hint = "is this a training file?" if extra == [LABEL_COLUMN] else "take it out"
+        raise InputError(
+            f"{name}: column {_shown(extra[0])} does not belong there{_more(extra)}: {hint}"
+        )
+    return header
+
+
+def _read_rows_fast(file: BinaryIO, header: list[str]) -> np.ndarray:
+    """All rows by pandas, which refuses what does not fit a byte without saying where."""
+    with warnings.catch_warnings():
+        # pandas only warns of rows that are too long, and numpy of infinities made to bytes.
+        warnings.simplefilter("error")
+        frame = pd.read_csv(
+            file, header=None, names=header, index_col=False, dtype=np.uint8, encoding="utf-8"
+        )
+    return frame.to_numpy()
+
+
+def _read_rows_carefully(file: BinaryIO, name: str, header: list[str]) -> np.ndarray:
+    """All rows one by one; the first fault is an InputError that names its row and column."""
+    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+    lines = csv.reader(text)
+    filled = (cells for cells in lines if len(cells) > 1 or any(cell.strip() for cell in cells))
+    next(filled)  # the header
+    table = bytearray()
+    row = 0
+    for row, cells in enumerate(filled, start=1):
+        place = f"{name}, row {row} (line {lines.line_num})"
+        if len(cells) != len(header):
+            raise InputError(
+                f"{place}: {len(cells)} values where the header has {len(header)} columns: "
+                f"{GET_IT_AGAIN}"
+            )
+        try:
+            table.extend([WHOLE_BYTES[cell] for cell in cells])
+        except KeyError:
+            table.extend(
+                _byte(cell, f"{place}, column {column}")
+                for cell, column in zip(cells, header, strict=True)
+            )
+    return np.frombuffer(table, dtype=np.uint8).reshape(row, len(header))
+
+
+def _byte(cell: str, place: str) -> int:
+    """The value of one cell, or an InputError that says what is wrong with it."""
+    text = cell.strip()
+    if NUMBER.fullmatch(text):
+        number = float(text)
+        if not 0 <= number <= 255:
+            raise InputError(
+                f"{place}: {_shown(text)} is outside 0 to 255: put it right or {GET_IT_AGAIN}"
+            )
+        if number != int(number):
+            raise InputError(f"{place}: {_shown(text)} is a fraction: pixels are whole, 0 to 255")
+        return int(number)
+    fault = f"{_shown(text)} is no number" if text else "the value is missing"
+    raise InputError(f"{place}: {fault}: put it right or {GET_IT_AGAIN}")
+
+
+def _check_labels(labels: torch.Tensor, name: str) -> None:
+    wrong = (labels >= CLASSES).nonzero().flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        raise InputError(
+            f"{name}, row {row + 1}, column {LABEL_COLUMN}: {int(labels[row])} is no digit "
+            f"from 0 to {CLASSES - 1}: put it right or {GET_IT_AGAIN}"
+        )
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _more(columns: list[str]) -> str:
+    return f" (and {len(columns) - 1} more)" if len(columns) > 1 else ""
+
+
+def split_rows(
+    labels: torch.Tensor, validation_fraction: float, seed: int, *, by_class: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows to train on and rows to hold out, drawn at random from `seed`.
+
+    Args:
+        labels: int64, N.
+        validation_fraction: share to hold out, rounded up to whole images.
+        by_class: hold out the same share of every class.
+
+    Returns:
+        Two int64 tensors that share no row and together have them all.
+
+    Raises:
+        InputError: too few images, in all or of one class.
+    """
+    # Imported here, for it costs most of a second that reading a help text need not wait for.
+    from sklearn.model_selection import train_test_split
+
+    counts = labels.bincount(minlength=CLASSES)
+    if by_class and bool((counts == 1).any()):
+        lonely = int((counts == 1).int().argmax())
+        raise InputError(
+            f"class {lonely} has a single training image, too few to split: add more, or "
+            "take it out"
+        )
+    try:
+        train_rows, validation_rows = train_test_split(
+            np.arange(len(labels)),
+            test_size=validation_fraction,
+            stratify=labels.numpy() if by_class else None,
+            random_state=seed,
+        )
+    except ValueError as error:
+        raise InputError(
+            f"{len(labels)} training images of {int((counts > 0).sum())} classes are too few to "
+            f"hold out {validation_fraction:g} of them: add more, or change --validation-fraction"
+        ) from error
+    return torch.from_numpy(train_rows), torch.from_numpy(validation_rows)

@@ -1,0 +1,67 @@
+"""model.pt: the weights of every member, with what rebuilds their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .device import Compute
+from .errors import InputError
+from .files import write_bytes
+from .networks import build_network
+from .run_folder import saved_bytes
+from .settings import Settings, make_settings
+
+
+def save_model(path: Path, networks: Sequence[nn.Module], settings: Settings) -> None:
+    """Write the networks' weights and settings; equal weights give equal bytes."""
+    members = [
+        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        for network in networks
+    ]
+    write_bytes(path, saved_bytes({"settings": settings.as_dict(), "members": members}))
+
+
+def read_model_settings(path: Path) -> Settings:
+    """The settings of a saved model; raises as `load_model`."""
+    return _read(path)[0]
+
+
+def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
+    """The networks of a saved model, on `compute.device`, in evaluation mode.
+
+    Raises:
+        InputError: the file is missing, damaged, or no model of ours. Nothing in it is executed.
+    """
+    settings, members = _read(path)
+    networks = []
+    for weights in members:
+        network = build_network(settings, torch.Generator(compute.device))
+        try:
+            network.load_state_dict(weights)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise _no_model(path, "its weights do not fit its settings") from error
+        networks.append(network.eval())
+    return networks
+
+
+def _read(path: Path) -> tuple[Settings, list[dict[str, torch.Tensor]]]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name the folder of a finished run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load raises whatever its zip and pickle readers do; all mean the same to a user.
+        raise _no_model(path, "it is damaged, or would run code when opened") from error
+    try:
+        changes = dict(content["settings"])
+        return make_settings(changes.pop("preset"), changes), list(content["members"])
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise _no_model(path, "its settings are missing or unknown") from error
+
+
+def _no_model(path: Path, reason: str) -> InputError:
+    return InputError(f"{path} is no model that can be used ({reason}): train it again")

@@ -1,0 +1,167 @@
+"""The networks: vertical lists of layers, each with the shape that comes out of it.
+
+Inputs are float, N x 1 x 28 x 28, 0 to 1. Outputs are logits, N x 10: softmax belongs to whoever
+needs probabilities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .settings import Settings
+
+CLASSES = 10
+IMAGE_SIZE = 28
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose randomness comes from a generator that is passed in, not from global state.
+
+    Args:
+        probability: the share of values set to zero in training; the others grow to make up.
+        generator: on the device of the values.
+    """
+
+    def __init__(self, probability: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator = generator
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Same shape, dtype and device as `values`."""
+        if not self.training or self.probability == 0:
+            return values
+        keep = 1 - self.probability
+        mask = torch.empty_like(values).bernoulli_(keep, generator=self.generator)
+        return values * mask.div_(keep)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows of it."""
+        return f"{self.probability:g}"
+
+
+def classic_network(dropout: float, generator: torch.Generator) -> nn.Sequential:
+    """The network of the published recipe: 1,805,130 parameters, dropout after every layer."""
+    return nn.Sequential(
+        nn.Conv2d(1, 64, kernel_size=5),  # 64 x 24 x 24
+        nn.ReLU(),
+        SeededDropout(dropout, generator),
+        nn.MaxPool2d(2),  # 64 x 12 x 12
+        nn.Conv2d(64, 256, kernel_size=3),  # 256 x 10 x 10
+        nn.ReLU(),
+        SeededDropout(dropout, generator),
+        nn.MaxPool2d(2),  # 256 x 5 x 5
+        nn.Flatten(),  # 6400
+        nn.Linear(6400, 256),  # 256
+        nn.ReLU(),
+        SeededDropout(dropout, generator),
+        nn.Linear(256, 64),  # 64
+        nn.ReLU(),
+        SeededDropout(dropout, generator),
+        nn.Linear(64, CLASSES),  # 10
+    )
+
+
+def compact_network(
+    widths: Sequence[int], dropout: float, generator: torch.Generator
+) -> nn.Sequential:
+    """Five batch-normalised 3 x 3 convolutions in three stages: 278,890 parameters at 32-64-128.
+
+    The first layer is pooled at once: at 28 x 28 a convolution costs most and sees only strokes.
+    """
+    first, second, third = widths
+    return nn.Sequential(
+        nn.Conv2d(1, first, kernel_size=3, padding=1, bias=False),  # first x 28 x 28
+        nn.MaxPool2d(2),  # first x 14 x 14
+        nn.BatchNorm2d(first),
+        nn.ReLU(),
+        nn.Conv2d(first, second, kernel_size=3, padding=1, bias=False),  # second x 14 x 14
+        nn.BatchNorm2d(second),
+        nn.ReLU(),
+        nn.Conv2d(second, second, kernel_size=3, padding=1, bias=False),  # second x 14 x 14
+        nn.MaxPool2d(2),  # second x 7 x 7
+        nn.BatchNorm2d(second),
+        nn.ReLU(),
+        nn.Conv2d(second, third, kernel_size=3, padding=1, bias=False),  # third x 7 x 7
+        nn.BatchNorm2d(third),
+        nn.ReLU(),
+        nn.Conv2d(third, third, kernel_size=3, padding=1, bias=False),  # third x 7 x 7
+        nn.BatchNorm2d(third),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1),  # third x 1 x 1
+        nn.Flatten(),  # third
+        SeededDropout(dropout, generator),
+        nn.Linear(third, CLASSES),  # 10
+    )
+
+
+def build_network(settings: Settings, generator: torch.Generator) -> nn.Sequential:
+    """The network of the settings, on the device of `generator`, with fresh weights.
+
+    Args:
+        generator: draws the weights now and the dropout masks later.
+    """
+    if settings.network == "classic":
+        network = classic_network(settings.dropout, generator)
+    else:
+        network = compact_network(settings.widths, settings.dropout, generator)
+    network = network.to(generator.device, memory_format=torch.channels_last)
+    initialise(network, generator)
+    return network
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw all weights from torch's own default distributions, but out of `generator`."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+            if layer.bias is not None:
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def layer_table(network: nn.Sequential) -> str:
+    """The network as aligned text: each layer, the shape that comes out, its parameters."""
+    device = next(network.parameters()).device
+    values = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE, device=device)
+    rows = [("layer", "output", "parameters"), ("input", _shape(values), "")]
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        for layer in network:
+            values = layer(values)
+            count = sum(parameter.numel() for parameter in layer.parameters())
+            rows.append((_layer_name(layer), _shape(values), f"{count:,}" if count else ""))
+    network.train(was_training)
+    total = sum(parameter.numel() for parameter in network.parameters())
+    rows.append(("total", "", f"{total:,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}".rstrip()
+        for name, shape, count in rows
+    )
+
+
+def _shape(values: torch.Tensor) -> str:
+    return " x ".join(str(size) for size in values.shape[1:])
+
+
+def _layer_name(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Conv2d):
+        return f"convolution {layer.kernel_size[0]} x {layer.kernel_size[1]}"
+    if isinstance(layer, SeededDropout):
+        return f"dropout {layer.probability:g}"
+    names = {
+        nn.MaxPool2d: "max pooling 2 x 2",
+        nn.AdaptiveMaxPool2d: "max pooling, global",
+        nn.BatchNorm2d: "batch normalisation",
+        nn.ReLU: "ReLU",
+        nn.Flatten: "flatten",
+        nn.Linear: "linear",
+    }
+    return names[type(layer)]

@@ -1,0 +1,52 @@
+"""From images to logits and probabilities, every image once, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .device import Compute
+
+# Bounds the memory that prediction takes; large enough to keep any device busy.
+PREDICTION_BATCH = 1000
+
+
+def network_input(images: torch.Tensor) -> torch.Tensor:
+    """What a network takes of stored images: uint8 becomes float32 from 0 to 1; float stays."""
+    pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def predict_logits(network: nn.Module, images: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """The network's logits in evaluation mode; its mode afterwards is what it was before.
+
+    Args:
+        network: on `compute.device`.
+        images: uint8 or float, N x 1 x 28 x 28, on any device.
+
+    Returns:
+        float32, N x 10, on `compute.device`.
+    """
+    was_training = network.training
+    network.eval()
+    logits = []
+    for batch in images.split(PREDICTION_BATCH):
+        with compute.autocast():
+            logits.append(network(network_input(batch.to(compute.device))).float())
+    network.train(was_training)
+    return torch.cat(logits)
+
+
+def predict_probabilities(
+    networks: Sequence[nn.Module], images: torch.Tensor, compute: Compute
+) -> torch.Tensor:
+    """The mean of the networks' probabilities.
+
+    Returns:
+        float32, N x 10, on the CPU; each row adds up to 1.
+    """
+    total = sum(predict_logits(network, images, compute).softmax(dim=1) for network in networks)
+    return (total / len(networks)).cpu()

@@ -1,0 +1,114 @@
+"""What tests share: real digits from the sample, small files made of them, and a quick run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from digitkaggle.data import PIXEL_COLUMNS, DataSource, Digits
+from digitkaggle.sample import sample_digits
+from digitkaggle.settings import make_settings
+
+# A busy machine is no fault of the code, and our fixtures are the same for every example.
+settings.register_profile(
+    "ours",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("ours")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def sample() -> Digits:
+    return sample_digits()
+
+
+@pytest.fixture(scope="session")
+def few_digits(sample: Digits) -> Digits:
+    """300 real digits to learn from and 50 to predict."""
+    return Digits(sample.train_images[:300], sample.train_labels[:300], sample.test_images[:50])
+
+
+@pytest.fixture(scope="session")
+def few_source(few_digits: Digits) -> DataSource:
+    return DataSource("a few digits", lambda: few_digits)
+
+
+@pytest.fixture
+def quick_settings():
+    """Settings of a run that takes about a second."""
+    return make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})
+
+
+QUICK_FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "2", "--batch-size", "64"]
+
+
+@pytest.fixture
+def quick_flags() -> list[str]:
+    return list(QUICK_FLAGS)
+
+
+def csv_text(images: torch.Tensor, labels: torch.Tensor | None = None) -> str:
+    """Images as the competition's CSV."""
+    table = images.flatten(1).numpy().astype(int)
+    header = list(PIXEL_COLUMNS)
+    if labels is not None:
+        table = np.column_stack([labels.numpy(), table])
+        header = ["label", *header]
+    rows = [",".join(map(str, row)) for row in table.tolist()]
+    return "\n".join([",".join(header), *rows]) + "\n"
+
+
+@pytest.fixture(scope="session")
+def train_csv(few_digits: Digits) -> str:
+    return csv_text(few_digits.train_images, few_digits.train_labels)
+
+
+@pytest.fixture(scope="session")
+def test_csv(few_digits: Digits) -> str:
+    return csv_text(few_digits.test_images)
+
+
+@pytest.fixture
+def data_folder(tmp_path: Path, train_csv: str, test_csv: str) -> Path:
+    """A folder with train.csv (300 digits) and test.csv (50)."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    (folder / "train.csv").write_text(train_csv)
+    (folder / "test.csv").write_text(test_csv)
+    return folder
+
+
+@pytest.fixture
+def command(tmp_path: Path):
+    """Runs `python -m digitkaggle` as a user does, in an empty folder."""
+
+    def call(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "digitkaggle", *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return call
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, for showing that nothing changed."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
