@@ -10,16 +10,14 @@ import csv
 import hashlib
 import io
 import re
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
-import pandas as pd
 import torch
 
 from .errors import InputError
@@ -31,6 +29,7 @@ LABEL_COLUMN = "label"
 # A whole file of 800,000 digits; more than that out of a small zip is a bomb.
 LARGEST_UNPACKED = 2 * 1024**3
 LONGEST_HEADER = 100_000
+READ_BLOCK = 8 * 1024**2
 WHOLE_BYTES = {str(value): value for value in range(256)}
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 GET_IT_AGAIN = "download it from https://www.kaggle.com/c/digit-recognizer/data again"
@@ -113,16 +112,17 @@ def read_table(
     with open_table(location, file_name) as file:
         header = _read_header(file, name, expected)
         try:
-            table = _read_rows_fast(file, header)
-        except (ValueError, TypeError, OverflowError, Warning):
-            table = None
+            table = _read_rows_fast(file, len(header))
         except READING_FAULTS as error:
             raise _unreadable(name, error) from error
     if table is None:
         # Something is odd: the slow reader says where, or finds that it was harmless.
         with open_table(location, file_name) as file:
             try:
-                table = _read_rows_carefully(file, name, header)
+                with io.TextIOWrapper(
+                    file, encoding="utf-8-sig", errors="replace", newline=""
+                ) as text:
+                    table = _read_rows_carefully(text, name, header)
             except READING_FAULTS as error:
                 raise _unreadable(name, error) from error
     if len(table) == 0:
@@ -266,20 +266,48 @@ def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[s
     return header
 
 
-def _read_rows_fast(file: BinaryIO, header: list[str]) -> np.ndarray:
-    """All rows by pandas, which refuses what does not fit a byte without saying where."""
-    with warnings.catch_warnings():
-        # pandas only warns of rows that are too long, and numpy of infinities made to bytes.
-        warnings.simplefilter("error")
-        frame = pd.read_csv(
-            file, header=None, names=header, index_col=False, dtype=np.uint8, encoding="utf-8"
-        )
-    return frame.to_numpy()
+def _read_rows_fast(file: BinaryIO, columns: int) -> np.ndarray | None:
+    """All rows, if every value is plain digits from 0 to 255 and every row is whole; else None.
+
+    Twice as fast as pandas, whose older versions also wrap 256 round to 0 when they are asked for
+    bytes.
+    """
+    tables, rest = [], b""
+    while block := file.read(READ_BLOCK):
+        whole_rows, newline, rest = (rest + block).rpartition(b"\n")
+        table = _parse_digits(whole_rows + newline, columns)
+        if table is None:
+            return None
+        tables.append(table)
+    last = _parse_digits(rest.rstrip() + b"\n" if rest.strip() else b"", columns)
+    return None if last is None else np.concatenate([*tables, last])
 
 
-def _read_rows_carefully(file: BinaryIO, name: str, header: list[str]) -> np.ndarray:
+def _parse_digits(text: bytes, columns: int) -> np.ndarray | None:
+    """Rows of `columns` whole numbers, each row ended by a newline; None for anything else."""
+    codes = np.frombuffer(text.replace(b"\r\n", b"\n"), dtype=np.uint8)
+    ends = np.flatnonzero(codes < ord("0"))  # where commas and newlines, or something odd, stand
+    if len(ends) % columns or (len(codes) and codes[-1] != ord("\n")):
+        return None
+    separators = codes[ends].reshape(-1, columns)
+    lengths = np.diff(ends, prepend=-1) - 1
+    if not (
+        (separators[:, :-1] == ord(",")).all()
+        and (separators[:, -1] == ord("\n")).all()
+        and (codes <= ord("9")).all()
+        and (lengths >= 1).all()
+        and (lengths <= 3).all()
+    ):
+        return None
+    values = (codes[ends - 1] - ord("0")).astype(np.int16)
+    for place, weight in ((2, 10), (3, 100)):
+        longer = np.flatnonzero(lengths >= place)
+        values[longer] += weight * (codes[ends[longer] - place].astype(np.int16) - ord("0"))
+    return None if (values > 255).any() else values.astype(np.uint8).reshape(-1, columns)
+
+
+def _read_rows_carefully(text: TextIO, name: str, header: list[str]) -> np.ndarray:
     """All rows one by one; the first fault is an InputError that names its row and column."""
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
     lines = csv.reader(text)
     filled = (cells for cells in lines if len(cells) > 1 or any(cell.strip() for cell in cells))
     next(filled)  # the header

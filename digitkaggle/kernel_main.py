@@ -4,40 +4,53 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .data import files_source
 from .errors import InputError
 from .locations import find_data, places_of_data
+from .log import logger
 from .options import OneLineParser, add_run_flags, set_up_from_flags, settings_from_flags
 from .pipeline import run
+from .run_folder import FIGURES
 
 # `make kernel` writes the digest of the sources here.
 SOURCE_DIGEST = ""
+KERNEL_PRESET = "balanced"
 
 
-def kernel_main(arguments: Sequence[str] | None = None) -> int:
-    """Run with the given flags; exit codes are those of `python -m digitkaggle`."""
+def kernel_run(arguments: Sequence[str]) -> Path:
+    """The full run with these flags; returns its folder.
+
+    Raises:
+        InputError: wrong flags, no data, or data that are not what they should be.
+    """
     parser = OneLineParser(
-        description="Trains on Kaggle's Digit Recognizer and writes submission.csv"
+        description="Trains on Kaggle's Digit Recognizer and writes submission.csv."
     )
     add_run_flags(parser)
+    flags = parser.parse_args(arguments)
+    set_up_from_flags(flags)
+    location = flags.data or find_data()
+    if location is None:
+        places = ", ".join(str(place) for place in places_of_data())
+        raise InputError(f"no data in {places}: add the competition's data, or name some by --data")
+    logger.info("sources %s", SOURCE_DIGEST)
+    return run(
+        settings_from_flags(flags, default_preset=KERNEL_PRESET),
+        files_source(location),
+        out=flags.out,
+        device=flags.device,
+        fresh=flags.fresh,
+        progress_bar=not flags.quiet,
+        source_digest=SOURCE_DIGEST,
+    )
+
+
+def kernel_main(arguments: Sequence[str]) -> int:
+    """Run as a script; exit codes are those of `python -m digitkaggle`."""
     try:
-        flags = parser.parse_args(arguments)
-        set_up_from_flags(flags)
-        location = flags.data or find_data()
-        if location is None:
-            places = ", ".join(str(place) for place in places_of_data())
-            raise InputError(
-                f"no data found in {places}: add the competition's data, or use --data"
-            )
-        run(
-            settings_from_flags(flags, default_preset="balanced"),
-            files_source(location),
-            out=flags.out,
-            device=flags.device,
-            fresh=flags.fresh,
-            source_digest=SOURCE_DIGEST,
-        )
+        kernel_run(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,5 +60,31 @@ def kernel_main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def in_notebook() -> bool:
+    """Whether this code runs in a notebook's kernel, where `sys.argv` is none of ours."""
+    return "ipykernel" in sys.modules
+
+
+def show_figures(folder: Path) -> None:
+    """Show a run's figures in the notebook, below the cell that calls this."""
+    from matplotlib import pyplot
+
+    for name in ("curves", "confusion", "mistakes"):
+        picture = pyplot.imread(folder / FIGURES / f"{name}.png")
+        height, width = picture.shape[:2]
+        figure = pyplot.figure(figsize=(width / 120, height / 120))
+        figure.add_axes((0, 0, 1, 1)).imshow(picture)
+        figure.axes[0].axis("off")
+        pyplot.show()
+
+
+# %% [markdown]
+# ## The run
+# Everything above is definitions; this does it.
+
+# %%
 if __name__ == "__main__":
-    sys.exit(kernel_main())
+    if in_notebook():
+        show_figures(kernel_run([]))
+    else:
+        sys.exit(kernel_main(sys.argv[1:]))

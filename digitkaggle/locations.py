@@ -1,4 +1,6 @@
-"""Where data is read and results go. The one place that knows Kaggle's paths and environment."""
+"""Where data is read and results go.
+
+The one place that knows Kaggle's paths and environment."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ from .data import DataSource, Digits, read_test_images, split_rows
 from .device import Compute, choose_compute
 from .errors import InputError, TrainingError
 from .files import write_json, write_text
-from .locations import default_run_folder
+from .locations import default_run_folder, on_kaggle
 from .log import logger
 from .models import load_model, read_model_settings, save_model
 from .networks import layer_table
 from .prediction import predict_probabilities
-from .report import draw_curves
+from .report import draw_figures
 from .run_folder import (
     FIGURES,
     HISTORY,
@@ -102,8 +102,8 @@ def run(
         f"{len(digits.test_images):,} to predict ({seconds['load']:.1f} s)",
     )
     default = default_run_folder(settings.preset, sample=source.sample)
-    folder = choose_run_folder(identity, default, out, fresh=fresh)
-    if is_finished(folder) and not fresh:
+    folder = choose_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle())
+    if is_finished(folder, identity) and not fresh:
         logger.info("This very run is finished in %s; --fresh would do it anew.", folder)
         return folder
     if fresh:
@@ -127,7 +127,7 @@ def run(
     with _stopwatch(seconds, "train"):
         training = start_training(settings, compute)
         network_table = layer_table(training.network)
-        logger.debug(network_table)
+        logger.info("\n%s\n", network_table)
         checkpoint = open_checkpoint(folder, identity)
         if checkpoint:
             training.restore(checkpoint)
@@ -138,8 +138,12 @@ def run(
         network = training.best_network()
 
     with _stopwatch(seconds, "predict"):
-        probabilities = predict_probabilities([network], digits.test_images, compute)
-        validation_probabilities = predict_probabilities([network], held_out.images, compute)
+        probabilities = predict_probabilities(
+            [network], digits.test_images, compute, settings.views
+        )
+        validation_probabilities = predict_probabilities(
+            [network], held_out.images, compute, settings.views
+        )
 
     seconds["total"] = time.perf_counter() - started
     best = training.history[training.best_epoch - 1]
@@ -175,7 +179,7 @@ def run(
     )
     submission = SAMPLE_SUBMISSION if source.sample else SUBMISSION
     write_submission(folder / submission, probabilities.argmax(dim=1), len(digits.test_images))
-    _draw(training, folder)
+    _draw(training, held_out, validation_probabilities, folder)
     write_json(folder / METRICS, metrics)
     drop_checkpoint(folder)
     _tell_the_end(metrics, folder, submission)
@@ -252,7 +256,7 @@ def predict_run(folder: Path, data: Path, out: Path, *, device: str = "auto") ->
     compute = choose_compute(device, settings.precision)
     networks: Sequence[nn.Module] = load_model(model, compute)
     images = read_test_images(data)
-    probabilities = predict_probabilities(networks, images, compute)
+    probabilities = predict_probabilities(networks, images, compute, settings.views)
     write_submission(out, probabilities.argmax(dim=1), len(images))
     return out
 
@@ -277,9 +281,18 @@ def history_csv(history: Sequence[Mapping[str, float]], member: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draw(training: Training, folder: Path) -> None:
+def _draw(
+    training: Training, held_out: LabelledImages, probabilities: torch.Tensor, folder: Path
+) -> None:
     try:
-        draw_curves(training.history, training.best_epoch, folder / FIGURES / "curves.png")
+        draw_figures(
+            folder / FIGURES,
+            training.history,
+            training.best_epoch,
+            held_out.images,
+            held_out.labels,
+            probabilities,
+        )
     except InputError:
         raise
     except Exception as error:

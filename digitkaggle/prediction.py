@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from .device import Compute
+from .networks import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000
+# As it is, then a pixel down, up, right and left.
+VIEWS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 
 
 def network_input(images: torch.Tensor) -> torch.Tensor:
@@ -41,12 +45,25 @@ def predict_logits(network: nn.Module, images: torch.Tensor, compute: Compute) -
 
 
 def predict_probabilities(
-    networks: Sequence[nn.Module], images: torch.Tensor, compute: Compute
+    networks: Sequence[nn.Module], images: torch.Tensor, compute: Compute, views: int = 1
 ) -> torch.Tensor:
-    """The mean of the networks' probabilities.
+    """The mean of the probabilities of all networks for so many shifted views of each image.
+
+    Views make a network's answer depend less on where exactly the digit stands.
 
     Returns:
         float32, N x 10, on the CPU; each row adds up to 1.
     """
-    total = sum(predict_logits(network, images, compute).softmax(dim=1) for network in networks)
-    return (total / len(networks)).cpu()
+    total = torch.zeros(len(images), CLASSES, device=compute.device)
+    for network in networks:
+        for down, right in VIEWS[:views]:
+            logits = predict_logits(network, shifted(images, down, right), compute)
+            total += logits.softmax(dim=1)
+    return (total / (len(networks) * views)).cpu()
+
+
+def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Images moved by a pixel or none along each axis, zeros coming in at the edge."""
+    height, width = images.shape[2:]
+    padded = functional.pad(images, (1, 1, 1, 1))
+    return padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]

@@ -55,17 +55,31 @@ def identity_in(folder: Path) -> dict[str, dict[str, Any]] | None:
     return None
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether the folder holds a whole run: no checkpoint any more, and all its results."""
+def is_finished(folder: Path, identity: dict[str, dict[str, Any]] | None = None) -> bool:
+    """Whether the folder holds a whole run, that very run if one is given, with its results."""
+    if identity is not None and identity_in(folder) != identity:
+        return False
     submissions = [(folder / name).exists() for name in (SUBMISSION, SAMPLE_SUBMISSION)]
     results = [(folder / name).exists() for name in (METRICS, *RESULTS)]
     return any(submissions) and all(results) and not (folder / CHECKPOINT).exists()
 
 
 def choose_run_folder(
-    identity: dict[str, dict[str, Any]], default: Path, named: Path | None, *, fresh: bool
+    identity: dict[str, dict[str, Any]],
+    default: Path,
+    named: Path | None,
+    *,
+    fresh: bool,
+    beside: bool = True,
 ) -> Path:
-    """The folder for a run: the named one, or the default or its next free `-2`, `-3`.
+    """The folder for a run.
+
+    Args:
+        identity: whose folder it shall be.
+        default: taken if none is named.
+        named: taken as it is.
+        fresh: a named folder may hold another run, which is replaced.
+        beside: where the default holds another run, take the next free `-2`, `-3` beside it.
 
     Raises:
         InputError: the named folder holds another run, or files that no run of ours wrote.
@@ -75,7 +89,7 @@ def choose_run_folder(
             _refuse_other_run(named, identity)
         return named
     candidate, number = default, 1
-    while _is_taken(candidate, identity):
+    while beside and _is_taken(candidate, identity):
         number += 1
         candidate = default.with_name(f"{default.name}-{number}")
     return candidate

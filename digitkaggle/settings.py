@@ -69,7 +69,7 @@ class Settings:
     learning_rate: float = setting(
         0.1, "of Adam, or of SGD beside Muon; the peak", within="(0, 1e6]"
     )
-    muon_learning_rate: float = setting(0.2, "of Muon's convolutions; the peak", within="(0, 1e6]")
+    muon_learning_rate: float = setting(0.1, "of Muon's convolutions; the peak", within="(0, 1e6]")
     momentum: float = setting(0.6, "of Muon and its SGD, Nesterov's", within="[0, 1)")
     weight_decay: float = setting(5e-4, "L2 penalty, not on Muon's part", within="[0, 1e6]")
     label_smoothing: float = setting(0.1, "share of the target spread evenly", within="[0, 1)")
@@ -89,6 +89,9 @@ class Settings:
         0,
         "stop after so many epochs without a lower validation loss; 0 is never",
         within="[0, inf)",
+    )
+    views: int = setting(
+        5, "views of an image, shifted by a pixel, averaged at prediction", within="[1, 5]"
     )
     precision: str = setting(
         "auto",
@@ -183,6 +186,7 @@ PRESETS = {
         epochs=150,
         batch_size=4096,
         piece_size=256,
+        views=1,
         precision="float32",
     ),
 }

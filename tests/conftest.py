@@ -99,7 +99,7 @@ def command(tmp_path: Path):
             env={**os.environ, **(env or {})},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1800,
         )
 
     return call

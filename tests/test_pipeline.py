@@ -14,12 +14,13 @@ from digitkaggle.device import choose_compute
 from digitkaggle.errors import InputError, TrainingError
 from digitkaggle.models import load_model, read_model_settings
 from digitkaggle.pipeline import predict_run, run
-from digitkaggle.prediction import predict_probabilities
+from digitkaggle.prediction import predict_probabilities, shifted
 from digitkaggle.settings import make_settings
 from tests.conftest import contents
 
 # The files whose bytes must be equal for equal runs; the others hold seconds.
 EQUAL_FILES = ("submission.csv", "model.pt", "probabilities.npy", "validation.npz")
+FIGURES = ("curves", "confusion", "mistakes")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def history_of(folder) -> list[dict[str, str]]:
 
 def test_a_run_leaves_the_files_of_the_contract(done, few_digits):
     assert sorted(contents(done)) == sorted(
-        [*EQUAL_FILES, "history.csv", "metrics.json", "figures/curves.png"]
+        [*EQUAL_FILES, "history.csv", "metrics.json", *(f"figures/{name}.png" for name in FIGURES)]
     )
     lines = (done / "submission.csv").read_text().splitlines()
     assert lines[0] == "ImageId,Label"
@@ -73,7 +74,8 @@ def test_a_run_leaves_the_files_of_the_contract(done, few_digits):
     ]  # fmt: skip
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["val_loss"]) == pytest.approx(metrics["validation"]["loss"])
-    assert (done / "figures/curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in FIGURES:
+        assert (done / f"figures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_same_run_twice_gives_the_same_bytes(tmp_path, few_source, quick_settings, done):
@@ -107,6 +109,29 @@ def test_every_image_is_predicted_in_order_whatever_the_batches(done, few_digits
     expected = predict_probabilities(networks, few_digits.test_images, compute).repeat(41, 1)
     assert probabilities.shape == (2050, 10)
     torch.testing.assert_close(probabilities, expected, atol=1e-2, rtol=0)
+
+
+def test_views_are_the_image_shifted_by_a_pixel_and_zeros_come_in_at_the_edge():
+    image = torch.arange(1, 28 * 28 + 1).reshape(1, 1, 28, 28)
+    assert torch.equal(shifted(image, 0, 0), image)
+    down = shifted(image, 1, 0)
+    assert torch.equal(down[..., 1:, :], image[..., :-1, :])
+    assert down[..., 0, :].sum() == 0
+    left = shifted(image, 0, -1)
+    assert torch.equal(left[..., :-1], image[..., 1:])
+    assert left[..., -1].sum() == 0
+
+
+def test_views_are_averaged(done, few_digits):
+    compute = choose_compute("cpu", "float32")
+    networks = load_model(done / "model.pt", compute)
+    images = few_digits.test_images
+    by_view = [
+        predict_probabilities(networks, shifted(images, *view), compute)
+        for view in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+    ]
+    mean = predict_probabilities(networks, images, compute, views=5)
+    torch.testing.assert_close(mean, sum(by_view) / 5)
 
 
 def test_a_run_with_known_test_labels_reports_its_test_accuracy(tmp_path, sample, quick_settings):
@@ -248,7 +273,7 @@ def test_a_failure_in_drawing_does_not_cost_the_submission(
     def broken(*arguments):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(pipeline, "draw_curves", broken)
+    monkeypatch.setattr(pipeline, "draw_figures", broken)
     folder = run(quick_settings, few_source, out=tmp_path / "run")
     assert (folder / "submission.csv").exists()
 
