@@ -7,7 +7,13 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-slow lint format clean
+.PHONY: help run kernel test test-slow test-kaggle lint format clean
+
+# What Kaggle's machines may be as old as; a torch that is there already is kept here too.
+KAGGLE_PYTHON ?= $(PYTHON)
+KAGGLE_PINS := numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 scipy==1.16.* matplotlib==3.10.0 \
+	pyparsing<3.3 tqdm==4.67.1
+KIND ?= script
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | \
@@ -18,6 +24,12 @@ run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sampl
 
 test: $(VENV)/installed-dev ## all tests but the slow ones
 	$(BIN)/python -m pytest $(ARGS)
+
+kernel: $(VENV)/installed ## flatten the library into kernel/main.py, main.ipynb and their metadata
+	@$(BIN)/python kernel/bundle.py --kind $(KIND)
+
+test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel with Kaggle's older libraries
+	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/test_kernel.py $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -31,13 +43,20 @@ format: $(VENV)/installed-dev ## put formatting right
 	$(BIN)/ruff format .
 
 clean: ## take away .venv and caches; data and runs stay
-	rm -rf $(VENV) *.egg-info build .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-kaggle *.egg-info build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
+
+$(VENV)-kaggle/installed: Makefile constraints.txt
+	$(KAGGLE_PYTHON) -m venv $(VENV)-kaggle
+	@if ! $(VENV)-kaggle/bin/python -c 'import torch' 2>/dev/null; then \
+		$(VENV)-kaggle/bin/python -m pip install $$(grep '^torch==' constraints.txt); fi
+	$(VENV)-kaggle/bin/python -m pip install $(foreach pin,$(KAGGLE_PINS),'$(pin)')
+	@touch $@
 
 # The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
 $(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/python

@@ -6,13 +6,14 @@ come from a folder or straight out of a zip, which is never unpacked to disk.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -111,20 +112,14 @@ def read_table(
     expected = ((LABEL_COLUMN,) if labelled else ()) + PIXEL_COLUMNS
     with open_table(location, file_name) as file:
         header = _read_header(file, name, expected)
-        try:
-            table = _read_rows_fast(file, len(header))
-        except READING_FAULTS as error:
-            raise _unreadable(name, error) from error
+        table = _read_rows_fast(file, len(header))
     if table is None:
         # Something is odd: the slow reader says where, or finds that it was harmless.
-        with open_table(location, file_name) as file:
-            try:
-                with io.TextIOWrapper(
-                    file, encoding="utf-8-sig", errors="replace", newline=""
-                ) as text:
-                    table = _read_rows_carefully(text, name, header)
-            except READING_FAULTS as error:
-                raise _unreadable(name, error) from error
+        with (
+            open_table(location, file_name) as file,
+            io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text,
+        ):
+            table = _read_rows_carefully(text, name, header)
     if len(table) == 0:
         raise InputError(f"{name} has a header but no rows: {GET_IT_AGAIN}")
     places = {column: place for place, column in enumerate(header)}
@@ -146,12 +141,14 @@ def table_name(location: Path, file_name: str) -> str:
     return f"{location}/{file_name}" if zipfile.is_zipfile(location) else str(location)
 
 
-def open_table(location: Path, file_name: str) -> BinaryIO:
+@contextlib.contextmanager
+def open_table(location: Path, file_name: str) -> Iterator[BinaryIO]:
     """A CSV opened for reading: in a folder, in a zip, or at `location` itself.
 
     Raises:
-        InputError: there is no such file, or the zip is none, or is hostile.
+        InputError: there is no such file, the zip is none or is hostile, or reading fails later.
     """
+    name = table_name(location, file_name)
     try:
         if location.is_dir():
             if not (location / file_name).is_file():
@@ -159,57 +156,69 @@ def open_table(location: Path, file_name: str) -> BinaryIO:
                     f"{location} holds no {file_name}: name the folder or zip with "
                     f"{TRAIN_FILE} and {TEST_FILE} by --data"
                 )
-            return open(location / file_name, "rb")
-        if zipfile.is_zipfile(location):
-            return _open_member(location, file_name)
-        if location.suffix == ".csv" and file_name == TEST_FILE:
-            return open(location, "rb")
-        if not location.exists():
-            raise InputError(
-                f"{location} does not exist: name the folder or zip with {TRAIN_FILE} "
-                f"and {TEST_FILE} by --data"
-            )
-        with open(location, "rb") as file:
-            start = file.read(1000).lstrip()
-    except OSError as error:
-        raise InputError(f"{location} cannot be read ({error.strerror or error})") from error
-    if start.startswith(b"<"):
-        raise InputError(
-            f"{location} is a web page, not the data: sign in at kaggle.com, "
-            f"accept the competition's rules, and {GET_IT_AGAIN}"
+            with open(location / file_name, "rb") as file:
+                yield file
+        elif zipfile.is_zipfile(location):
+            with (
+                zipfile.ZipFile(location) as archive,
+                archive.open(_find_member(archive, location, file_name)) as file,
+            ):
+                yield file
+        elif location.suffix == ".csv" and file_name == TEST_FILE:
+            with open(location, "rb") as file:
+                yield file
+        else:
+            raise _no_table(location)
+    except READING_FAULTS as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{name} cannot be read ({reason}): {GET_IT_AGAIN}") from error
+
+
+def _no_table(location: Path) -> InputError:
+    if not location.exists():
+        return InputError(
+            f"{location} does not exist: name the folder or zip with {TRAIN_FILE} "
+            f"and {TEST_FILE} by --data"
         )
+    with open(location, "rb") as file:
+        start = file.read(1000).lstrip()
+    if start.startswith(b"<"):
+        return _web_page(str(location))
     if start.startswith(b"PK"):
-        raise InputError(f"{location} is a zip that breaks off before its end: {GET_IT_AGAIN}")
-    raise InputError(
+        return InputError(f"{location} is a zip that breaks off before its end: {GET_IT_AGAIN}")
+    return InputError(
         f"{location} is neither a folder nor a zip: name the one with {TRAIN_FILE} "
         f"and {TEST_FILE} by --data"
     )
 
 
-def _open_member(location: Path, file_name: str) -> BinaryIO:
-    try:
-        archive = zipfile.ZipFile(location)
-        members = [
-            member
-            for member in archive.infolist()
-            if member.filename.replace("\\", "/").rpartition("/")[2] == file_name
-            and not member.filename.startswith("__MACOSX/")
-        ]
-        if not members:
-            raise InputError(f"{location} holds no {file_name}: {GET_IT_AGAIN}")
-        if len(members) > 1:
-            raise InputError(
-                f"{location} holds {file_name} {len(members)} times: unpack the right one "
-                "into a folder and name that by --data"
-            )
-        if members[0].file_size > LARGEST_UNPACKED:
-            raise InputError(
-                f"{location}/{file_name} unpacks to {members[0].file_size:,} bytes, more than "
-                f"the {LARGEST_UNPACKED:,} that we read: {GET_IT_AGAIN}"
-            )
-        return archive.open(members[0])
-    except READING_FAULTS as error:
-        raise _unreadable(f"{location}/{file_name}", error) from error
+def _web_page(name: str) -> InputError:
+    return InputError(
+        f"{name} is a web page, not the data: sign in at kaggle.com, accept the competition's "
+        f"rules, and {GET_IT_AGAIN}"
+    )
+
+
+def _find_member(archive: zipfile.ZipFile, location: Path, file_name: str) -> zipfile.ZipInfo:
+    members = [
+        member
+        for member in archive.infolist()
+        if member.filename.replace("\\", "/").rpartition("/")[2] == file_name
+        and not member.filename.startswith("__MACOSX/")
+    ]
+    if not members:
+        raise InputError(f"{location} holds no {file_name}: {GET_IT_AGAIN}")
+    if len(members) > 1:
+        raise InputError(
+            f"{location} holds {file_name} {len(members)} times: unpack the right one "
+            "into a folder and name that by --data"
+        )
+    if members[0].file_size > LARGEST_UNPACKED:
+        raise InputError(
+            f"{location}/{file_name} unpacks to {members[0].file_size:,} bytes, more than "
+            f"the {LARGEST_UNPACKED:,} that we read: {GET_IT_AGAIN}"
+        )
+    return members[0]
 
 
 # What reading can raise out of a damaged, encrypted or oddly packed zip, or a failing disk.
@@ -225,23 +234,12 @@ READING_FAULTS = (
 )
 
 
-def _unreadable(name: str, error: Exception) -> InputError:
-    reason = str(error).partition("\n")[0] or type(error).__name__
-    return InputError(f"{name} cannot be read ({reason}): {GET_IT_AGAIN}")
-
-
 def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[str]:
-    try:
+    line = file.readline(LONGEST_HEADER)
+    while line and not line.strip():
         line = file.readline(LONGEST_HEADER)
-        while line and not line.strip():
-            line = file.readline(LONGEST_HEADER)
-    except READING_FAULTS as error:
-        raise _unreadable(name, error) from error
     if line.lstrip(b"\xef\xbb\xbf \t").startswith(b"<"):
-        raise InputError(
-            f"{name} is a web page, not the data: sign in at kaggle.com, accept the "
-            f"competition's rules, and {GET_IT_AGAIN}"
-        )
+        raise _web_page(name)
     text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
     header = [column.strip().strip('"') for column in text.split(",")]
     if not text.strip():

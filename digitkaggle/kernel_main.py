@@ -35,7 +35,7 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     if location is None:
         places = ", ".join(str(place) for place in places_of_data())
         raise InputError(f"no data in {places}: add the competition's data, or name some by --data")
-    logger.info("sources %s", SOURCE_DIGEST)
+    logger.info("sources  %s", SOURCE_DIGEST)
     return run(
         settings_from_flags(flags, default_preset=KERNEL_PRESET),
         files_source(location),

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent
 KERNEL_ENTRY = "kernel_main"
 
 
-class ImportCircleError(Exception):
-    """Modules that import each other; the message shows the path round."""
+class SourcesError(Exception):
+    """Modules that import each other, with the way round, or a module that is not there."""
 
 
 def imported_modules(source: str) -> list[str]:
@@ -27,14 +27,17 @@ def kernel_modules(package: Path = PACKAGE, entry: str = KERNEL_ENTRY) -> list[s
     """The entry and all that it imports of the package, each after what it needs; ties by name.
 
     Raises:
-        ImportCircleError: two modules import each other, directly or by way of others.
+        SourcesError: modules import each other, or what is not there.
     """
     needs: dict[str, list[str]] = {}
 
     def collect(module: str, path: list[str]) -> None:
         if module in path:
-            raise ImportCircleError(" -> ".join([*path[path.index(module) :], module]))
+            circle = " -> ".join([*path[path.index(module) :], module])
+            raise SourcesError(f"modules import each other: {circle}")
         if module not in needs:
+            if not (package / f"{module}.py").is_file():
+                raise SourcesError(f"{path[-1]} imports {module}, which is not there")
             source = (package / f"{module}.py").read_text(encoding="utf-8")
             found = sorted(set(imported_modules(source)))
             for needed in found:

@@ -29,7 +29,7 @@ from digitkaggle.settings import VERSION
 from digitkaggle.sources import (
     KERNEL_ENTRY,
     PACKAGE,
-    ImportCircleError,
+    SourcesError,
     kernel_modules,
     source_digest,
 )
@@ -101,7 +101,7 @@ def flatten(package: Path, entry: str, digest: str, *, allowed: Sequence[str] = 
 
     Raises:
         BundleError: something in the package cannot survive in a single file.
-        ImportCircleError: modules import each other.
+        SourcesError: modules import each other, or what is not there.
     """
     names = kernel_modules(package, entry)
     modules = [read_module(package, name, entry, allowed) for name in names]
@@ -422,7 +422,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         script = flatten(PACKAGE, KERNEL_ENTRY, source_digest())
         owner = kaggle_owner()
-    except (BundleError, ImportCircleError, SyntaxError, InputError) as error:
+    except (BundleError, SourcesError, SyntaxError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     book = notebook(script)
