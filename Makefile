@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run kernel test test-slow test-kaggle lint format clean
+.PHONY: help run kernel download push status output submit test test-slow test-kaggle lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -21,6 +21,21 @@ help: ## list the targets
 
 run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sample
 	@$(BIN)/python -m digitkaggle $(ARGS)
+
+download: $(VENV)/installed ## the competition's data into data/, checked
+	@$(BIN)/python -m digitkaggle download $(ARGS)
+
+push: $(VENV)/installed ## the kernel to Kaggle, which runs it (KIND=notebook, ARGS=--wait)
+	@$(BIN)/python -m digitkaggle push --kind $(KIND) $(ARGS)
+
+status: $(VENV)/installed ## how the run on Kaggle stands
+	@$(BIN)/python -m digitkaggle status $(ARGS)
+
+output: $(VENV)/installed ## what the run on Kaggle made, into runs/
+	@$(BIN)/python -m digitkaggle output $(ARGS)
+
+submit: $(VENV)/installed ## the newest checked submission (or FILE=...) to the competition
+	@$(BIN)/python -m digitkaggle submit $(ARGS) $(FILE)
 
 test: $(VENV)/installed-dev ## all tests but the slow ones
 	$(BIN)/python -m pytest $(ARGS)

@@ -7,8 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .competition import download, submit
 from .data import files_source
-from .errors import InputError
+from .errors import InputError, KaggleError
+from .kernel_metadata import KINDS
+from .kernel_runs import output, push, status
 from .locations import RUNS_FOLDER, find_data
 from .log import logger
 from .options import (
@@ -38,7 +41,10 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 wrong use or bad input, 130 interrupted."""
+    """Run a command and return its exit code: 0 done, 2 wrong use or bad input, 3 Kaggle failed,
+
+    130 interrupted.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = make_parser()
     if not arguments or arguments[0] not in {*commands, "-h", "--help", "--version"}:
@@ -50,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KaggleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the checkpoint", file=sys.stderr)
         return 130
@@ -99,7 +108,67 @@ def make_parser():
     )
     add_device_flags(predict_parser)
     add_verbosity_flags(predict_parser)
-    return parser, {"run": run_command, "predict": predict_command}
+
+    commands = {"run": run_command, "predict": predict_command}
+    for name, (command, help_text) in KAGGLE_COMMANDS.items():
+        commands[name] = command
+        kaggle_parser = subparsers.add_parser(
+            name, help=help_text, description=command.__doc__.partition("\n")[0]
+        )
+        if name in ("download", "submit"):
+            kaggle_parser.add_argument(
+                "--force", action="store_true", help="even if it was done before"
+            )
+        if name == "push":
+            kaggle_parser.add_argument(
+                "--kind", choices=KINDS, default=KINDS[0], help="what to run on Kaggle"
+            )
+            kaggle_parser.add_argument(
+                "--wait", action="store_true", help="follow the run to its end"
+            )
+        if name == "submit":
+            kaggle_parser.add_argument(
+                "file", nargs="?", type=Path, metavar="FILE", help="default is the newest run's"
+            )
+            kaggle_parser.add_argument(
+                "--message", default="", metavar="TEXT", help="stands with the submission"
+            )
+        add_verbosity_flags(kaggle_parser)
+    return parser, commands
+
+
+def _download(flags: argparse.Namespace) -> None:
+    """Get the competition's data into data/, checked."""
+    download(force=flags.force, progress_bar=not flags.quiet)
+
+
+def _push(flags: argparse.Namespace) -> None:
+    """Make the kernel and run it on Kaggle."""
+    push(kind=flags.kind, wait=flags.wait)
+
+
+def _status(flags: argparse.Namespace) -> None:
+    """Print the state of the run that was pushed last."""
+    status()
+
+
+def _output(flags: argparse.Namespace) -> None:
+    """Get the files of the finished run into runs/kaggle-VERSION/."""
+    output(progress_bar=not flags.quiet)
+
+
+def _submit(flags: argparse.Namespace) -> None:
+    """Check a submission, send it to the competition, and print its score."""
+    submit(flags.file, message=flags.message, force=flags.force)
+
+
+KAGGLE_COMMANDS = {
+    "download": (_download, "the competition's data into data/"),
+    "push": (_push, "the kernel to Kaggle, which runs it"),
+    "status": (_status, "how that run stands"),
+    "output": (_output, "what that run made, into runs/"),
+    "submit": (_submit, "a submission to the competition"),
+}
 
 
 def run_command(flags: argparse.Namespace) -> None:

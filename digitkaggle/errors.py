@@ -12,3 +12,7 @@ class InputError(Exception):
 
 class TrainingError(InputError):
     """Training cannot go on (its loss is no number any more); what was good so far is kept."""
+
+
+class KaggleError(Exception):
+    """Kaggle or the network refused or failed; printed likewise, with exit code 3."""

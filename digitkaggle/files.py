@@ -30,7 +30,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror or error}): "
-            "free some space or name another folder with --out"
+            "free some space, mind its rights, or name another folder"
         ) from error
 
 

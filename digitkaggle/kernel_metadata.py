@@ -52,7 +52,7 @@ def kaggle_owner() -> str:
     if os.environ.get("KAGGLE_USERNAME"):
         return os.environ["KAGGLE_USERNAME"]
     path = kaggle_config_folder() / "kaggle.json"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, false where one may not look
         return ""
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["username"])
@@ -68,4 +68,53 @@ def kaggle_config_folder() -> Path:
         return Path(os.environ["KAGGLE_CONFIG_DIR"])
     old = Path.home() / ".kaggle"
     base = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
-    return old if old.is_dir() else base / "kaggle"
+    return old if os.path.isdir(old) else base / "kaggle"
+
+
+def check_metadata(metadata: Any, name: str) -> None:
+    """Refuse metadata with which a push would do something else than one thinks.
+
+    Kaggle passes over misspelt keys, takes a wrong title for another kernel's, and reads text where
+    true or false should be.
+
+    Raises:
+        InputError: names the file and the key.
+    """
+    if not isinstance(metadata, dict):
+        raise InputError(f"{name} is no JSON object: make kernel")
+    right = kernel_metadata("script", "owner")
+    for key in metadata:
+        if key not in right:
+            raise InputError(f"{name}: there is no key {key!r}; known are {', '.join(right)}")
+    for key, example in right.items():
+        if key not in metadata:
+            raise InputError(f"{name}: {key} is missing: make kernel")
+        value = metadata[key]
+        if type(value) is not type(example):
+            kind = {bool: "true or false", list: "a list", str: "text"}[type(example)]
+            raise InputError(f"{name}: {key} is {kind}, not {value!r}")
+    owner, slash, slug = metadata["id"].partition("/")
+    if owner == OWNER_MISSING or not owner or not slash or not slug:
+        raise InputError(
+            f"{name}: id has no owner: put your Kaggle user name in the place of {OWNER_MISSING}, "
+            "or set KAGGLE_USERNAME"
+        )
+    if len(metadata["title"]) < 5 or title_slug(metadata["title"]) != slug:
+        raise InputError(
+            f"{name}: the title {metadata['title']!r} makes the address "
+            f"{title_slug(metadata['title'])!r}, but id says {slug!r}: make them agree"
+        )
+    if metadata["kernel_type"] not in KINDS:
+        raise InputError(f"{name}: kernel_type is {' or '.join(KINDS)}")
+    if metadata["code_file"] != kernel_metadata(metadata["kernel_type"], "")["code_file"]:
+        raise InputError(f"{name}: code_file {metadata['code_file']!r} is none of ours")
+    if COMPETITION not in metadata["competition_sources"]:
+        raise InputError(f"{name}: competition_sources lacks {COMPETITION}: the run has no data")
+
+
+def title_slug(title: str) -> str:
+    """The address that Kaggle makes of a title."""
+    # The kaggle client brings this package.
+    from slugify import slugify
+
+    return slugify(title)

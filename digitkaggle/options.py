@@ -87,10 +87,11 @@ def set_up_from_flags(flags: argparse.Namespace) -> None:
 
     quiet, verbose = flags.quiet, getattr(flags, "verbose", False)
     show_log(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    if flags.threads is not None:
-        if flags.threads < 1:
-            raise InputError(f"--threads {flags.threads}: at least 1 is needed")
-        torch.set_num_threads(flags.threads)
+    threads = getattr(flags, "threads", None)
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads}: at least 1 is needed")
+        torch.set_num_threads(threads)
 
 
 def _flag(name: str) -> str:

@@ -47,3 +47,19 @@ def check_submission(text: str, images: int, name: str) -> None:
             raise InputError(f"{name}, row {number}: ImageId is {image_id!r}, not {number}")
         if label not in digits:
             raise InputError(f"{name}, row {number}: Label {label!r} is no digit")
+
+
+def read_submission(path: Path) -> str:
+    """The text of a submission.
+
+    Raises:
+        InputError: it cannot be read, or is no text.
+    """
+    try:
+        if path.stat().st_size > 10_000_000:
+            raise InputError(f"{path} is too large to be a submission")
+        return path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no CSV: it is not even text") from error

@@ -21,9 +21,10 @@ import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from digitkaggle.errors import InputError
-from digitkaggle.files import write_text
+from digitkaggle.files import read_json, write_text
 from digitkaggle.kernel_metadata import KINDS, OWNER_MISSING, kaggle_owner, kernel_metadata
 from digitkaggle.settings import VERSION
 from digitkaggle.sources import (
@@ -411,6 +412,24 @@ def notebook(script: str) -> str:
     return nbformat.writes(book) + "\n"
 
 
+def kept_metadata(path: Path, kind: str) -> dict[str, Any]:
+    """The metadata for a kind of kernel; what somebody changed in the file that is there stays.
+
+    Raises:
+        InputError: that file is no JSON object.
+    """
+    made = kernel_metadata(kind, kaggle_owner())
+    if not path.exists():
+        return made
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is no JSON object: take it away and make kernel again")
+    kept = made | found | {name: made[name] for name in ("code_file", "kernel_type")}
+    if str(kept["id"]).startswith(OWNER_MISSING):
+        kept["id"] = made["id"]
+    return kept
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the kernel, or check a file against what the sources make."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -421,7 +440,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
     try:
         script = flatten(PACKAGE, KERNEL_ENTRY, source_digest())
-        owner = kaggle_owner()
+        metadata = kept_metadata(KERNEL_FOLDER / "kernel-metadata.json", flags.kind)
     except (BundleError, SourcesError, SyntaxError, InputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -431,12 +450,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         current = flags.check.is_file() and flags.check.read_bytes() == made.encode()
         print(f"{flags.check} is {'current' if current else 'not current: run make kernel'}")
         return 0 if current else 1
-    metadata = json.dumps(kernel_metadata(flags.kind, owner), indent=2) + "\n"
-    files = {"main.py": script, "main.ipynb": book, "kernel-metadata.json": metadata}
+    files = {
+        "main.py": script,
+        "main.ipynb": book,
+        "kernel-metadata.json": json.dumps(metadata, indent=2) + "\n",
+    }
     for name, text in files.items():
         write_text(KERNEL_FOLDER / name, text)
     print(f"made {', '.join(files)} in {KERNEL_FOLDER.name}/ (a {flags.kind} for Kaggle)")
-    if not owner:
+    if metadata["id"].startswith(OWNER_MISSING):
         print(
             f"The owner is missing: put your Kaggle user name in the place of {OWNER_MISSING} in "
             "kernel-metadata.json, or set KAGGLE_USERNAME and make it again."

@@ -1,0 +1,337 @@
+"""The competition from the desk: download its data, submit predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .data import read_digits
+from .errors import InputError, KaggleError
+from .files import read_json
+from .kaggle_client import COMPETITION_PAGE, COPY_BLOCK, TEST_IMAGES, Kaggle, first_pause, one_line
+from .kaggle_record import prove_record, read_record, record_submission
+from .locations import COMPETITION, DESK_DATA, RUNS_FOLDER, TEST_FILE, TRAIN_FILE
+from .log import logger
+from .run_folder import METRICS, SUBMISSION, is_finished
+from .submission import check_submission, read_submission
+
+SAMPLE_SUBMISSION_FILE = "sample_submission.csv"
+DATA_FILES = (TRAIN_FILE, TEST_FILE, SAMPLE_SUBMISSION_FILE)
+PARTIAL_ZIP = DESK_DATA / f".{COMPETITION}.zip.part"
+LONGEST_SCORING = 300  # pauses that a score is waited for
+
+
+def download(*, force: bool = False, progress_bar: bool = True) -> None:
+    """Get the competition's files into `data/`, checked; nothing is done if good ones are there.
+
+    A download that was cut goes on where it stopped. Files that are in place stay until new ones
+    are there and checked.
+
+    Raises:
+        InputError: no credentials, or no room.
+        KaggleError: Kaggle refused, or the files are not what they should be.
+    """
+    if not force and _data_are_good():
+        logger.info("%s holds good data already; --force downloads them again.", DESK_DATA)
+        return
+    kaggle = Kaggle()
+    expected = _list_files(kaggle)
+    try:
+        DESK_DATA.mkdir(exist_ok=True)
+        if force:
+            PARTIAL_ZIP.unlink(missing_ok=True)
+        resumed = PARTIAL_ZIP.exists()
+        _fetch_zip(kaggle, progress_bar)
+        try:
+            _unpack(expected)
+        except KaggleError:
+            PARTIAL_ZIP.unlink(missing_ok=True)
+            if not resumed:
+                raise
+            # The first part was of another file, perhaps: once more, from nothing.
+            _fetch_zip(kaggle, progress_bar)
+            _unpack(expected)
+    except OSError as error:
+        raise InputError(
+            f"{DESK_DATA} cannot be written ({error.strerror or error}): free some space, or mind "
+            "its rights, and try again"
+        ) from error
+    PARTIAL_ZIP.unlink(missing_ok=True)
+    logger.info("%s holds %s.", DESK_DATA, ", ".join(DATA_FILES))
+
+
+def _data_are_good() -> bool:
+    if not all((DESK_DATA / name).is_file() for name in DATA_FILES):
+        return False
+    try:
+        read_digits(DESK_DATA)
+    except InputError as error:
+        logger.warning("The data there are not good (%s).", error)
+        return False
+    return True
+
+
+def _list_files(kaggle: Kaggle) -> dict[str, int]:
+    """The names and sizes in bytes of the competition's files."""
+    from kagglesdk.competitions.types.competition_api_service import ApiListDataFilesRequest
+
+    request = ApiListDataFilesRequest()
+    request.competition_name = COMPETITION
+    answer = kaggle.call(
+        "list the data", lambda: kaggle.competitions.list_data_files(request).files
+    )
+    sizes = {file.name: file.total_bytes for file in answer}
+    missing = [name for name in DATA_FILES if name not in sizes]
+    if missing:
+        raise KaggleError(
+            f"Kaggle lists no {missing[0]} in {COMPETITION}: look at {COMPETITION_PAGE}"
+        )
+    return sizes
+
+
+def _fetch_zip(kaggle: Kaggle, progress_bar: bool) -> None:
+    """Bring the partial zip to its full length; what is there of it is not fetched again."""
+    from kagglesdk.competitions.types.competition_api_service import ApiDownloadDataFilesRequest
+
+    request = ApiDownloadDataFilesRequest()
+    request.competition_name = COMPETITION
+
+    def fetch() -> None:
+        # A new address for each try: they expire.
+        response = kaggle.competitions.download_data_files(request)
+        start = PARTIAL_ZIP.stat().st_size if PARTIAL_ZIP.exists() else 0
+        if start:
+            response.close()
+            response = kaggle.fetch(response.url, start=start)
+        with response:
+            if response.status_code == 416:  # nothing is left to fetch
+                return
+            start = start if response.status_code == 206 else 0
+            total = start + int(response.headers.get("Content-Length", 0)) or None
+            with (
+                open(PARTIAL_ZIP, "ab" if start else "wb") as file,
+                tqdm(
+                    desc="download",
+                    total=total,
+                    initial=start,
+                    unit="B",
+                    unit_scale=True,
+                    leave=False,
+                    disable=None if progress_bar else True,
+                ) as bar,
+            ):
+                for block in response.iter_content(COPY_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+            if total and PARTIAL_ZIP.stat().st_size < total:
+                raise kaggle.requests.exceptions.ConnectionError("cut off")
+
+    kaggle.call("download the data", fetch)
+
+
+def _unpack(expected: dict[str, int]) -> None:
+    """Check the zip, and put its files in place."""
+    try:
+        with (
+            zipfile.ZipFile(PARTIAL_ZIP) as archive,
+            tempfile.TemporaryDirectory(dir=DESK_DATA, prefix=".unpacked-") as aside,
+        ):
+            for name in DATA_FILES:
+                member = archive.getinfo(name)
+                if member.file_size != expected[name]:
+                    raise KaggleError(
+                        f"{name} has {member.file_size:,} bytes where Kaggle lists "
+                        f"{expected[name]:,}: try again"
+                    )
+                with archive.open(member) as source, open(Path(aside) / name, "wb") as target:
+                    shutil.copyfileobj(source, target, COPY_BLOCK)
+            try:
+                read_digits(Path(aside))
+            except InputError as error:
+                raise KaggleError(f"the downloaded data are not good: {error}") from error
+            for name in DATA_FILES:
+                os.replace(Path(aside) / name, DESK_DATA / name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError) as error:
+        raise KaggleError(
+            "what came is no good zip of the data (a page to sign in, perhaps): accept the rules "
+            f"at {COMPETITION_PAGE}/rules and try again"
+        ) from error
+
+
+def submit(file: Path | None = None, *, message: str = "", force: bool = False) -> None:
+    """Send a submission to the competition and print its score.
+
+    Args:
+        file: what to send; None takes the submission of the run that ended last.
+        message: stands with the submission; None tells preset, validation accuracy and sources.
+        force: send even what was sent before.
+
+    Raises:
+        InputError: no valid submission, or one that was sent before.
+        KaggleError: Kaggle refused it, or failed.
+    """
+    path = file or _newest_submission()
+    text = read_submission(path)
+    _check_worth_sending(path, text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for sent in read_record()["submissions"]:
+        if sent["sha256"] == digest and not force:
+            score = f", score {sent['score']}" if sent.get("score") else ""
+            raise InputError(
+                f"{path} was sent before (submission {sent['ref']}{score}): --force sends it again"
+            )
+    kaggle = Kaggle()
+    description = f"{message or describe(path)} [{digest[:8]}]"
+    known = {entry.ref for entry in _submissions(kaggle)}
+    _tell_allowance(kaggle)
+    prove_record()
+    logger.info("sending %s: %s", path, description)
+    token = _upload(kaggle, path, text)
+    ref = _create(kaggle, token, description, known)
+    record_submission(ref, path, digest, description)
+    score = _wait_for_score(kaggle, ref)
+    if score:
+        record_submission(ref, path, digest, description, score)
+        print(f"score {score}")
+
+
+def _newest_submission() -> Path:
+    runs = [path.parent for path in RUNS_FOLDER.glob(f"*/{METRICS}")]
+    found = [run for run in runs if is_finished(run) and (run / SUBMISSION).is_file()]
+    if not found:
+        raise InputError(f"{RUNS_FOLDER} holds no finished run with a {SUBMISSION}: make run first")
+    newest = max(found, key=lambda run: (run / METRICS).stat().st_mtime)
+    logger.info("taking the newest run's: %s", newest / SUBMISSION)
+    return newest / SUBMISSION
+
+
+def _check_worth_sending(path: Path, text: str) -> None:
+    check_submission(text, TEST_IMAGES, str(path))
+    labels = {line.partition(",")[2] for line in text.splitlines()[1:]}
+    if len(labels) == 1:
+        raise InputError(
+            f"{path} says {labels.pop()} for every image, as the sample submission does: not sent"
+        )
+    metrics = path.parent / METRICS
+    if metrics.is_file() and "test" in (read_json(metrics) or {}):
+        raise InputError(f"{path} is of a run on the sample, not on the competition's data")
+
+
+def describe(path: Path) -> str:
+    """The message that goes with a submission: preset, validation accuracy, sources."""
+    try:
+        metrics = read_json(path.parent / METRICS)
+        return (
+            f"digitkaggle {metrics['settings']['preset']}, "
+            f"validation {metrics['validation']['accuracy']:.4%}, "
+            f"sources {metrics['source_digest'][:12]}"
+        )
+    except (InputError, KeyError, TypeError, ValueError):
+        return f"digitkaggle, {path.name}"
+
+
+def _submissions(kaggle: Kaggle) -> list[Any]:
+    from kagglesdk.competitions.types.competition_api_service import ApiListSubmissionsRequest
+
+    request = ApiListSubmissionsRequest()
+    request.competition_name = COMPETITION
+    return kaggle.call(
+        "list the submissions",
+        lambda: kaggle.competitions.list_submissions(request).submissions or [],
+    )
+
+
+def _tell_allowance(kaggle: Kaggle) -> None:
+    """Say how many submissions are left today, where Kaggle tells."""
+    from kagglesdk.competitions.types.competition_api_service import ApiGetSubmissionLimitsRequest
+
+    request = ApiGetSubmissionLimitsRequest()
+    request.competition_name = COMPETITION
+    try:
+        limits = kaggle.competitions.get_submission_limits(request)
+    except Exception:
+        return  # a courtesy, which older servers do not know
+    if limits.num_allowed_now:
+        logger.info("%d submissions are left today, this one included", limits.num_allowed_now)
+    elif limits.num_today:
+        raise KaggleError(
+            f"all of today's submissions are used ({limits.num_today}): wait until midnight UTC"
+        )
+
+
+def _upload(kaggle: Kaggle, path: Path, text: str) -> str:
+    from kagglesdk.competitions.types.competition_api_service import (
+        ApiStartSubmissionUploadRequest,
+    )
+
+    content = text.encode()
+    request = ApiStartSubmissionUploadRequest()
+    request.competition_name = COMPETITION
+    request.file_name = path.name
+    request.content_length = len(content)
+    request.last_modified_epoch_seconds = int(path.stat().st_mtime)
+
+    def upload() -> str:
+        start = kaggle.competitions.start_submission_upload(request)
+        kaggle.put(start.create_url, content)
+        return start.token
+
+    return kaggle.call("upload the submission", upload)
+
+
+def _create(kaggle: Kaggle, token: str, description: str, known: set[int]) -> int:
+    """Make the uploaded file a submission, once: after a doubtful failure the list is asked first.
+
+    Returns:
+        The submission's number.
+    """
+    from kagglesdk.competitions.types.competition_api_service import ApiCreateSubmissionRequest
+
+    request = ApiCreateSubmissionRequest()
+    request.competition_name = COMPETITION
+    request.blob_file_tokens = token
+    request.submission_description = description
+
+    for last_try in (False, True):
+        try:
+            answer = kaggle.call(
+                "submit", lambda: kaggle.competitions.create_submission(request), repeatable=False
+            )
+        except KaggleError:
+            time.sleep(first_pause())
+            for entry in _submissions(kaggle):
+                if entry.ref not in known and entry.description == description:
+                    return entry.ref
+            if last_try:
+                raise
+        else:
+            if answer.ref:
+                return answer.ref
+            raise KaggleError(f"submit: Kaggle did not take it: {one_line(answer.message)}")
+    raise AssertionError("the last try returns or raises")
+
+
+def _wait_for_score(kaggle: Kaggle, ref: int) -> str:
+    """The public score; empty if Kaggle takes too long."""
+    for _ in range(LONGEST_SCORING):
+        entry = next((entry for entry in _submissions(kaggle) if entry.ref == ref), None)
+        state = entry.status.name if entry else "PENDING"
+        if state == "COMPLETE":
+            return entry.public_score or "unknown"
+        if state == "ERROR":
+            reason = one_line(entry.error_description or "no reason given")
+            raise KaggleError(f"Kaggle rejected submission {ref}: {reason}")
+        time.sleep(first_pause())
+    logger.warning(
+        "submission %d is in, its score still to come: see %s/submissions", ref, COMPETITION_PAGE
+    )
+    return ""
