@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run kernel download push status output submit test test-slow test-kaggle lint format clean
+.PHONY: help run kernel download push status output submit test test-slow test-kaggle test-client lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -45,6 +45,11 @@ kernel: $(VENV)/installed ## flatten the library into kernel/main.py, main.ipynb
 
 test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel with Kaggle's older libraries
 	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/test_kernel.py $(ARGS)
+
+test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, with a newer client
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/newer-client \
+		kaggle==2.2.5 kagglesdk==0.1.38
+	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/test_kaggle.py $(ARGS)
 
 test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .competition import download, submit
@@ -38,12 +38,20 @@ examples:
   {PROGRAM} predict RUN --data PATH
                                               a saved model on a test CSV
 """
+KAGGLE_HELP = {
+    "download": "the competition's data into data/, checked",
+    "push": "the kernel to Kaggle, which runs it",
+    "status": "how that run stands",
+    "output": "what that run made, into runs/",
+    "submit": "a checked submission to the competition",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 2 wrong use or bad input, 3 Kaggle failed,
+    """Run a command and return its exit code.
 
-    130 interrupted.
+    0 done, 2 wrong use or bad input, 3 Kaggle or the network failed, 130 interrupted; a fault of
+    ours is an exception, which Python ends with 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = make_parser()
@@ -53,19 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags = parser.parse_args(arguments)
         set_up_from_flags(flags)
         commands[flags.command](flags)
-    except InputError as error:
+    except (InputError, KaggleError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KaggleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+        return 3 if isinstance(error, KaggleError) else 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130
     return 0
 
 
-def make_parser():
+def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace], None]]]:
     """The parser, and the function behind each command."""
     parser = OneLineParser(
         prog=PROGRAM,
@@ -109,66 +114,30 @@ def make_parser():
     add_device_flags(predict_parser)
     add_verbosity_flags(predict_parser)
 
-    commands = {"run": run_command, "predict": predict_command}
-    for name, (command, help_text) in KAGGLE_COMMANDS.items():
-        commands[name] = command
-        kaggle_parser = subparsers.add_parser(
-            name, help=help_text, description=command.__doc__.partition("\n")[0]
-        )
-        if name in ("download", "submit"):
-            kaggle_parser.add_argument(
-                "--force", action="store_true", help="even if it was done before"
-            )
-        if name == "push":
-            kaggle_parser.add_argument(
-                "--kind", choices=KINDS, default=KINDS[0], help="what to run on Kaggle"
-            )
-            kaggle_parser.add_argument(
-                "--wait", action="store_true", help="follow the run to its end"
-            )
-        if name == "submit":
-            kaggle_parser.add_argument(
-                "file", nargs="?", type=Path, metavar="FILE", help="default is the newest run's"
-            )
-            kaggle_parser.add_argument(
-                "--message", default="", metavar="TEXT", help="stands with the submission"
-            )
-        add_verbosity_flags(kaggle_parser)
-    return parser, commands
-
-
-def _download(flags: argparse.Namespace) -> None:
-    """Get the competition's data into data/, checked."""
-    download(force=flags.force, progress_bar=not flags.quiet)
-
-
-def _push(flags: argparse.Namespace) -> None:
-    """Make the kernel and run it on Kaggle."""
-    push(kind=flags.kind, wait=flags.wait)
-
-
-def _status(flags: argparse.Namespace) -> None:
-    """Print the state of the run that was pushed last."""
-    status()
-
-
-def _output(flags: argparse.Namespace) -> None:
-    """Get the files of the finished run into runs/kaggle-VERSION/."""
-    output(progress_bar=not flags.quiet)
-
-
-def _submit(flags: argparse.Namespace) -> None:
-    """Check a submission, send it to the competition, and print its score."""
-    submit(flags.file, message=flags.message, force=flags.force)
-
-
-KAGGLE_COMMANDS = {
-    "download": (_download, "the competition's data into data/"),
-    "push": (_push, "the kernel to Kaggle, which runs it"),
-    "status": (_status, "how that run stands"),
-    "output": (_output, "what that run made, into runs/"),
-    "submit": (_submit, "a submission to the competition"),
-}
+    kaggle = {name: subparsers.add_parser(name, help=text) for name, text in KAGGLE_HELP.items()}
+    for parser_of in kaggle.values():
+        add_verbosity_flags(parser_of)
+    for name in ("download", "submit"):
+        kaggle[name].add_argument("--force", action="store_true", help="even if it was done before")
+    kaggle["push"].add_argument(
+        "--kind", choices=KINDS, default=KINDS[0], help="what to run on Kaggle"
+    )
+    kaggle["push"].add_argument("--wait", action="store_true", help="follow the run to its end")
+    kaggle["submit"].add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="default is the newest run's"
+    )
+    kaggle["submit"].add_argument(
+        "--message", default="", metavar="TEXT", help="stands with the submission"
+    )
+    return parser, {
+        "run": run_command,
+        "predict": predict_command,
+        "download": lambda flags: download(force=flags.force, progress_bar=not flags.quiet),
+        "push": lambda flags: push(kind=flags.kind, wait=flags.wait),
+        "status": lambda flags: status(),
+        "output": lambda flags: output(progress_bar=not flags.quiet),
+        "submit": lambda flags: submit(flags.file, message=flags.message, force=flags.force),
+    }
 
 
 def run_command(flags: argparse.Namespace) -> None:

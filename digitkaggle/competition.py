@@ -21,7 +21,7 @@ from .kaggle_client import COMPETITION_PAGE, COPY_BLOCK, TEST_IMAGES, Kaggle, fi
 from .kaggle_record import prove_record, read_record, record_submission
 from .locations import COMPETITION, DESK_DATA, RUNS_FOLDER, TEST_FILE, TRAIN_FILE
 from .log import logger
-from .run_folder import METRICS, SUBMISSION, is_finished
+from .run_folder import CHECKPOINT, METRICS, SUBMISSION
 from .submission import check_submission, read_submission
 
 SAMPLE_SUBMISSION_FILE = "sample_submission.csv"
@@ -205,8 +205,11 @@ def submit(file: Path | None = None, *, message: str = "", force: bool = False) 
 
 
 def _newest_submission() -> Path:
+    # The metrics are what a run writes last, and what an output is checked by.
     runs = [path.parent for path in RUNS_FOLDER.glob(f"*/{METRICS}")]
-    found = [run for run in runs if is_finished(run) and (run / SUBMISSION).is_file()]
+    found = [
+        run for run in runs if (run / SUBMISSION).is_file() and not (run / CHECKPOINT).exists()
+    ]
     if not found:
         raise InputError(f"{RUNS_FOLDER} holds no finished run with a {SUBMISSION}: make run first")
     newest = max(found, key=lambda run: (run / METRICS).stat().st_mtime)

@@ -55,7 +55,7 @@ def kernel_main(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the checkpoint", file=sys.stderr)
+        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130
     return 0
 

@@ -35,6 +35,7 @@ from .submission import check_submission, read_submission
 KERNEL_FOLDER = Path("kernel")
 RUNNING = ("QUEUED", "RUNNING", "NEW_SCRIPT", "CANCEL_REQUESTED")
 LOG_LINES = 20
+PATIENT_STATES = 15  # pauses that an output is waited for
 STALE_STATES = 15  # pauses after which a final state right after a push is believed
 
 
@@ -220,7 +221,12 @@ def output(*, progress_bar: bool = True) -> Path:
     pushed = _last_push()
     kaggle = Kaggle()
     state, _ = _state(kaggle, pushed)
-    if state in RUNNING:
+    for _ in range(PATIENT_STATES):  # a run that is about to end is worth a short wait
+        if state not in RUNNING:
+            break
+        time.sleep(first_pause())
+        state, _ = _state(kaggle, pushed)
+    else:
         raise KaggleError(f"the run is still {state.lower()}: make status says when it is done")
     files, log = _list_output(kaggle, pushed)
     digest = pushed.get("source_digest", "")

@@ -8,6 +8,8 @@ import logging
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 from .errors import InputError
 from .files import read_json
 from .log import show_log
@@ -54,7 +56,7 @@ def add_device_flags(group: argparse._ActionsContainer) -> None:
 def add_verbosity_flags(group: argparse._ActionsContainer) -> None:
     """`--quiet` and `--verbose`."""
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
-    group.add_argument("--verbose", action="store_true", help="say more: the network's layers")
+    group.add_argument("--verbose", action="store_true", help="say more: every setting and version")
 
 
 def settings_from_flags(flags: argparse.Namespace, default_preset: str) -> Settings:
@@ -82,9 +84,6 @@ def set_up_from_flags(flags: argparse.Namespace) -> None:
     Raises:
         InputError: --threads below 1.
     """
-    # Here and not above: asking for help should not wait for torch.
-    import torch
-
     quiet, verbose = flags.quiet, getattr(flags, "verbose", False)
     show_log(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
     threads = getattr(flags, "threads", None)

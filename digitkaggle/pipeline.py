@@ -89,6 +89,8 @@ def run(
     started = time.perf_counter()
     compute = choose_compute(device, settings.precision)
     logger.info("digitkaggle %s, preset %s, seed %d", VERSION, settings.preset, settings.seed)
+    for name, value in (settings.as_dict() | _versions()).items():
+        logger.debug("  %-20s %s", name, value)
     if source.sample:
         logger.warning(SAMPLE_NOTICE)
 

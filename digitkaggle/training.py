@@ -196,7 +196,7 @@ def train(
     network, optimizer = training.network, training.optimizer
     epochs = number_of_epochs(settings, len(data))
     steps = math.ceil(len(data) / settings.batch_size)
-    while training.epoch < epochs:
+    while training.epoch < epochs and not out_of_patience(training, settings):
         epoch, started = training.epoch + 1, time.perf_counter()
         network.train()
         losses: list[torch.Tensor] = []
@@ -242,8 +242,11 @@ def train(
         }
         training.history.append(row)
         yield row
-        if settings.patience and epoch - training.best_epoch >= settings.patience:
-            return
+
+
+def out_of_patience(training: Training, settings: Settings) -> bool:
+    """Whether the validation loss has not fallen for as many epochs as the settings allow."""
+    return 0 < settings.patience <= training.epoch - training.best_epoch
 
 
 def train_batch(

@@ -58,6 +58,13 @@ def test_quiet_says_nothing(command, data_folder, quick_flags):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_verbose_tells_every_setting(data_folder, quick_flags, tmp_path, capsys):
+    flags = ["--data", str(data_folder), "--out", str(tmp_path / "out"), "--verbose"]
+    assert main([*flags, *quick_flags]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n  {field.name} " in out for field in dataclasses.fields(Settings))
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

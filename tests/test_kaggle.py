@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -267,6 +270,53 @@ def test_no_network_is_said_so(kaggle, desk, capsys):
     kaggle.close()
     assert main(["download"]) == 3
     assert "proxy" in refused(capsys, 3, "check ")
+
+
+IMPATIENT = """
+import os, resource, signal, sys
+from digitkaggle.cli import main
+limit = int(sys.argv.pop(1))
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk_is_said_so_and_the_download_goes_on_once_there_is_room(kaggle, desk, files):
+    done = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, "20000", "download"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data cannot be written")
+    assert set(contents(desk)) == {"data/.digit-recognizer.zip.part"}
+    assert main(["download"]) == 0
+    assert contents(desk) == {f"data/{name}": files[name].encode() for name in DATA_FILES}
+
+
+def test_ctrl_c_leaves_only_what_the_next_call_goes_on_from(kaggle, desk):
+    begun = threading.Event()
+
+    def part_and_silence(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(kaggle.data_zip)))
+        handler.end_headers()
+        handler.wfile.write(kaggle.data_zip[:40_000])
+        handler.wfile.flush()
+        begun.set()
+        return server.silence(handler)
+
+    kaggle.fail("GET /data.zip", part_and_silence)
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, "0", "download"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert begun.wait(60)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said == "interrupted; the same command goes on where this one stopped\n"
+    assert set(contents(desk)) == {"data/.digit-recognizer.zip.part"}
+    assert main(["download"]) == 0
 
 
 # --- credentials
@@ -715,11 +765,9 @@ def test_a_server_that_knows_no_limits_is_no_hindrance(kaggle, run):
 
 
 def test_the_whole_way_round_in_a_row(kaggle, repository, capsys):
-    for command in ("download", "push", "status", "output"):
-        kaggle.states = ["COMPLETE"]
+    for command in ("download", "push", "status", "output", "submit"):
         assert main([command]) == 0, command
-    folder = repository / "runs/kaggle-1"
-    assert main(["submit", str(folder / "submission.csv")]) == 0
+    assert kaggle.uploads["blob-0"].decode() == SUBMISSION
     assert capsys.readouterr().out.endswith("score 0.99400\n")
 
 

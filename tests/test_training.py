@@ -72,6 +72,7 @@ def test_patience_stops_after_so_many_epochs_without_a_lower_loss(digits):
     rows = list(train(training, *digits, settings, CPU))
     assert len(rows) < 50
     assert rows[-1]["epoch"] == training.best_epoch + 3
+    assert list(train(training, *digits, settings, CPU)) == [], "a resume must not train on"
 
 
 def test_a_batch_in_pieces_makes_the_same_step_as_the_whole(digits):
