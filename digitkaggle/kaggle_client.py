@@ -181,7 +181,10 @@ class Kaggle:
             try:
                 return action()
             except self.requests.exceptions.HTTPError as error:
-                status = error.response.status_code if error.response is not None else 0
+                status = 0
+                if error.response is not None:
+                    status = error.response.status_code
+                    error.response.close()  # a streamed one would stay open
                 fault = self._refused(what, status, error)
                 if status == 429:
                     pause = self._retry_after(error.response, pause)

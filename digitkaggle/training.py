@@ -25,6 +25,8 @@ from .settings import Settings
 
 # How many steps may pass before a loss that is no number is noticed: looking waits for the device.
 STEPS_BETWEEN_LOOKS = 25
+# A handful of images gets no more epochs than this for its steps: it knows them by heart then.
+MOST_EPOCHS_FOR_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,10 @@ def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float
 
 
 def number_of_epochs(settings: Settings, images: int) -> int:
-    """The settings' epochs, or as many as their least number of steps needs."""
+    """The settings' epochs, or as many as their least number of steps needs, within reason."""
     steps_an_epoch = math.ceil(images / settings.batch_size)
-    return max(settings.epochs, math.ceil(settings.minimum_steps / steps_an_epoch))
+    needed = math.ceil(settings.minimum_steps / steps_an_epoch)
+    return max(settings.epochs, min(needed, MOST_EPOCHS_FOR_STEPS))
 
 
 def loss_sum(logits: torch.Tensor, labels: torch.Tensor, settings: Settings) -> torch.Tensor:

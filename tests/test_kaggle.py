@@ -275,6 +275,7 @@ def test_no_network_is_said_so(kaggle, desk, capsys):
 IMPATIENT = """
 import os, resource, signal, sys
 from digitkaggle.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 limit = int(sys.argv.pop(1))
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))

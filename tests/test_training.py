@@ -128,6 +128,7 @@ def test_one_cycle_climbs_to_the_peak_and_falls_to_nothing():
 def test_small_data_get_as_many_epochs_as_their_steps_need():
     settings = make_settings("fast", {"minimum_steps": 100, "batch_size": 10})
     assert number_of_epochs(settings, 95) == 10
+    assert number_of_epochs(dataclasses.replace(settings, minimum_steps=5000), 95) == 100
     assert number_of_epochs(settings, 100_000) == PRESETS["fast"].epochs
 
 
