@@ -455,8 +455,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "main.ipynb": book,
         "kernel-metadata.json": json.dumps(metadata, indent=2) + "\n",
     }
-    for name, text in files.items():
-        write_text(KERNEL_FOLDER / name, text)
+    try:
+        for name, text in files.items():
+            write_text(KERNEL_FOLDER / name, text)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"made {', '.join(files)} in {KERNEL_FOLDER.name}/ (a {flags.kind} for Kaggle)")
     if metadata["id"].startswith(OWNER_MISSING):
         print(
