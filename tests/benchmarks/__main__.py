@@ -1,0 +1,282 @@
+"""`make bench`: measure everything in one run, side by side; write bench.md and bench.json.
+
+Ratios are of times taken in the same run, in turn. Accuracy is that of held-out digits, a different
+tenth for each seed; our presets choose their epoch by the same digits' loss, the recipes have
+nothing to choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from digitkaggle.data import DataSource, Digits, files_source, split_rows
+from digitkaggle.errors import InputError
+from digitkaggle.files import write_json, write_text
+from digitkaggle.locations import find_data
+from digitkaggle.sample import SAMPLE_SOURCE
+from digitkaggle.settings import PRESETS
+
+from . import measures, recipes
+
+PARTS = ("accuracy", "fraction", "augmentation", "loading", "memory", "growth")
+# The one-second recipe at its best: more epochs than four gain it nothing.
+ONE_SECOND_EPOCHS = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure the parts asked for, and write table and JSON; 2 for wrong use."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--data", type=Path, metavar="PATH", help="the data; else data/, or sample")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each preset")
+    parser.add_argument("--first-seed", type=int, default=100, metavar="N")
+    parser.add_argument(
+        "--tutorial-seeds", type=int, default=1, metavar="N", help="runs of the slow tutorial"
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="these parts alone")
+    parser.add_argument("--quick", action="store_true", help="a trial: little of everything")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
+    flags = parser.parse_args(arguments)
+    location = flags.data or find_data()
+    try:
+        source = SAMPLE_SOURCE if location is None else files_source(location)
+        digits = source.read()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    results: dict[str, Any] = {"machine": machine(source)}
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(flags, source, digits, Path(folder))
+        for part in flags.only or PARTS:
+            results[part] = getattr(bench, part)()
+            print("\n".join(TABLES[part](results[part])), flush=True)
+    lines = [f"Measured {results['machine']}.", ""]
+    for part in flags.only or PARTS:
+        lines += [*TABLES[part](results[part]), ""]
+    write_json(flags.out / "bench.json", results)
+    write_text(flags.out / "bench.md", "\n".join(lines))
+    print(f"\nwritten to {flags.out}: bench.md, bench.json")
+    return 0
+
+
+def machine(source: DataSource) -> str:
+    """Where and on what this was measured, in a line."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    data = "the sample" if source.sample else "the competition's data"
+    return (
+        f"on {time.strftime('%Y-%m-%d')} on {torch.get_num_threads()} threads of {processor}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, {data}"
+    )
+
+
+class Bench:
+    """The parts, each a method of that name that returns numbers for JSON."""
+
+    def __init__(
+        self, flags: argparse.Namespace, source: DataSource, digits: Digits, folder: Path
+    ) -> None:
+        self.flags, self.source, self.digits, self.folder = flags, source, digits, folder
+        self.csvs = folder / "csv"
+        self.csvs.mkdir()
+        measures.write_table(self.csvs / "train.csv", digits.train_images, digits.train_labels)
+        measures.write_table(self.csvs / "test.csv", digits.test_images)
+
+    def accuracy(self) -> dict[str, Any]:
+        """Time to accuracy of presets and recipes, one seed after the other."""
+        quick = self.flags.quick
+        tutorial_epochs = 1 if quick else recipes.TUTORIAL_EPOCHS
+        rows: dict[str, list[dict[str, float]]] = {}
+        classic_steps: list[float] = []
+        for number in range(self.flags.seeds):
+            seed = self.flags.first_seed + number
+            for preset in ("fast", "balanced"):
+                flags = ["--data", str(self.csvs), "--seed", str(seed), "--split-seed", str(seed)]
+                flags += ["--epochs", "1"] if quick else []
+                folder = self.folder / f"{preset}-{seed}"
+                rows.setdefault(preset, []).append(measures.run_preset(preset, folder, *flags))
+            rows.setdefault("one-second recipe", []).append(
+                self._recipe(recipes.train_one_second, seed, 1 if quick else ONE_SECOND_EPOCHS)
+            )
+            if number < self.flags.tutorial_seeds:
+                rows.setdefault("tutorial recipe", []).append(
+                    self._recipe(recipes.train_tutorial, seed, tutorial_epochs)
+                )
+            classic_steps += recipes.classic_seconds_per_step(1, seed)
+        an_image = statistics.median(classic_steps) / recipes.CLASSIC_BATCH
+        return {
+            "runs": rows,
+            "classic_seconds_an_image": an_image,
+            "classic_seconds": an_image * recipes.CLASSIC_IMAGES * recipes.CLASSIC_EPOCHS,
+        }
+
+    def _recipe(
+        self, train: Callable[..., recipes.Trained], seed: int, epochs: int
+    ) -> dict[str, float]:
+        images, labels = self.digits.train_images, self.digits.train_labels
+        rows, held = split_rows(labels, 0.1, seed, by_class=True)
+        trained = train(images[rows], labels[rows], seed, epochs)
+        accuracy = recipes.recipe_accuracy(trained.network, images[held], labels[held])
+        return {"accuracy": accuracy, "train": trained.seconds}
+
+    def fraction(self) -> dict[str, Any]:
+        """How much of the machine each preset's network uses in training."""
+        names = ("fast",) if self.flags.quick else tuple(PRESETS)
+        return {
+            name: measures.fraction_of_machine(*measures.preset_compute(name)) for name in names
+        }
+
+    def augmentation(self) -> dict[str, float]:
+        """Our augmentation against scipy's, and its share of a step of `fast`."""
+        settings, compute = measures.preset_compute("fast")
+        figures = measures.augmentation(settings, self.digits.train_images)
+        step = measures.fraction_of_machine(settings, compute)["step_seconds"]
+        return figures | {"share": figures["ours_us"] * settings.batch_size / 1e6 / step}
+
+    def loading(self) -> dict[str, float]:
+        """Both CSVs to tensors; imports."""
+        repeats = 1 if self.flags.quick else 5
+        figures = measures.loading(files_source(self.csvs), self.csvs, repeats)
+        return figures | {
+            f"import {name}": seconds for name, seconds in measures.import_seconds(repeats).items()
+        }
+
+    def memory(self) -> dict[str, float]:
+        """Peak memory of a whole run of each preset; a short one, since the peak comes early."""
+        presets = ("fast",) if self.flags.quick else tuple(PRESETS)
+        peaks = {}
+        for preset in presets:
+            flags = ["--data", str(self.csvs), *SHORT_RUN[preset]]
+            folder = self.folder / f"memory-{preset}"
+            peaks[preset] = measures.run_preset(preset, folder, *flags)["peak_gb"]
+        return peaks
+
+    def growth(self) -> list[dict[str, float]]:
+        """Time and memory over the number of images."""
+        sizes = (1000, 2000) if self.flags.quick else measures.GROWTH
+        return measures.growth(self.digits, self.folder, sizes)
+
+
+SHORT_RUN = {
+    "fast": ["--epochs", "1"],
+    "balanced": ["--epochs", "1"],
+    "best": ["--epochs", "1", "--members", "2"],
+    # A piece more than a step of the whole: two epochs would take a quarter of an hour.
+    "classic": ["--time-budget", "120s"],
+}
+
+
+def accuracy_table(figures: dict[str, Any]) -> list[str]:
+    """Rows of the time to accuracy, fastest preset first."""
+    lines = [
+        "| | accuracy, mean | spread | runs | training | whole process |",
+        "|---|---|---|---|---|---|",
+    ]
+    training = {}
+    for name, runs in figures["runs"].items():
+        accuracies = [100 * run["accuracy"] for run in runs]
+        spread = f"{statistics.stdev(accuracies):.2f}" if len(runs) > 1 else "-"
+        training[name] = statistics.median(run["train"] for run in runs)
+        whole = [run["process"] for run in runs if "process" in run]
+        shown = f"{statistics.median(whole):.1f} s" if whole else "-"
+        lines.append(
+            f"| {name} | {statistics.mean(accuracies):.2f} % | {spread} | {len(runs)} "
+            f"| {training[name]:.1f} s | {shown} |"
+        )
+    classic = figures["classic_seconds"]
+    lines.append(
+        f"| classic recipe, estimated | (99.4 %) | - | - | {classic:,.0f} s "
+        f"= 150 x 220,500 x {1000 * figures['classic_seconds_an_image']:.2f} ms | - |"
+    )
+    lines += ["", "| ratio of training times | |", "|---|---|"]
+    lines.append(f"| classic / fast | {classic / training['fast']:,.0f} |")
+    lines.append(f"| one-second / fast | {training['one-second recipe'] / training['fast']:.2f} |")
+    if "tutorial recipe" in training:
+        ratio = training["tutorial recipe"] / training["balanced"]
+        lines.append(f"| tutorial / balanced | {ratio:.2f} |")
+    return lines
+
+
+def fraction_table(figures: dict[str, Any]) -> list[str]:
+    """FLOP/s of each preset's steps, beside the matrix product's."""
+    lines = [
+        "| | a step | MFLOP an image | GFLOP/s | matrix product, GFLOP/s | fraction |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in figures.items():
+        lines.append(
+            f"| {name} | {1000 * row['step_seconds']:.0f} ms | {row['flop_per_image'] / 1e6:.1f} "
+            f"| {row['flop_per_second'] / 1e9:.0f} | {row['matrix_product'] / 1e9:.0f} "
+            f"| {row['fraction']:.2f} |"
+        )
+    return lines
+
+
+def augmentation_table(figures: dict[str, float]) -> list[str]:
+    """Ours beside scipy's."""
+    return [
+        "| augmentation | |",
+        "|---|---|",
+        f"| ours | {figures['ours_us']:.1f} us an image |",
+        f"| scipy, image by image | {figures['scipy_us']:.1f} us an image |",
+        f"| times faster | {figures['scipy_us'] / figures['ours_us']:.1f} |",
+        f"| share of a step of fast | {figures['share']:.1%} |",
+    ]
+
+
+def seconds_table(figures: dict[str, float]) -> list[str]:
+    """Seconds by what took them."""
+    return [
+        "| loading | seconds |",
+        "|---|---|",
+        *(f"| {name} | {seconds:.2f} |" for name, seconds in figures.items()),
+    ]
+
+
+def memory_table(figures: dict[str, float]) -> list[str]:
+    """Peak memory by preset."""
+    return [
+        "| peak memory | GB |",
+        "|---|---|",
+        *(f"| {name} | {peak:.2f} |" for name, peak in figures.items()),
+    ]
+
+
+def growth_table(figures: list[dict[str, float]]) -> list[str]:
+    """Time and memory by number of images."""
+    lines = [
+        "| images | training, 1 epoch | us an image | whole process | peak |",
+        "|---|---|---|---|---|",
+    ]
+    for row in figures:
+        an_image = 1e6 * row["train"] / row["images"]
+        lines.append(
+            f"| {row['images']:,} | {row['train']:.1f} s | {an_image:.0f} "
+            f"| {row['process']:.1f} s | {row['peak_gb']:.2f} GB |"
+        )
+    return lines
+
+
+TABLES: dict[str, Callable[[Any], list[str]]] = {
+    "accuracy": accuracy_table,
+    "fraction": fraction_table,
+    "augmentation": augmentation_table,
+    "loading": seconds_table,
+    "memory": memory_table,
+    "growth": growth_table,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

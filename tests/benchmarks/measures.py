@@ -1,0 +1,222 @@
+"""The measurements: each returns plain numbers, and compares in turn what it compares."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch.utils.flop_counter import FlopCounterMode
+
+from digitkaggle.augment import affine_matrices, random_affine
+from digitkaggle.data import DataSource, Digits
+from digitkaggle.device import Compute, choose_compute
+from digitkaggle.prediction import network_input
+from digitkaggle.settings import PRESETS, Settings
+from digitkaggle.training import LabelledImages, start_training, train_batch
+
+MATRIX_SIZES = (512, 1024, 2048, 4096)
+GROWTH = (10_500, 21_000, 42_000, 168_000)
+
+
+def run_process(arguments: list[str]) -> tuple[float, float]:
+    """Seconds and peak memory in GB of one whole Python process; its failure is ours."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}")
+    # Linux counts in KiB, macOS in bytes.
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
+    """One whole run in a process of its own: accuracy, seconds, memory."""
+    command = ["-m", "digitkaggle", "run", "--quiet", "--preset", preset, "--out", str(folder)]
+    seconds, peak = run_process([*command, *flags])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {
+        "accuracy": metrics["validation"]["accuracy"],
+        "train": metrics["seconds"]["train"],
+        "predict": metrics["seconds"]["predict"],
+        "process": seconds,
+        "peak_gb": peak,
+        "best_epoch": metrics["best_epoch"],
+        "epochs": metrics["epochs"],
+    }
+
+
+def best_matrix_product(dtype: torch.dtype) -> float:
+    """The most FLOP/s that a product of two square matrices reaches here."""
+    best = 0.0
+    for size in MATRIX_SIZES:
+        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+        seconds = fastest(lambda a=left, b=right: a @ b, repeats=8)
+        best = max(best, 2 * size**3 / seconds)
+    return best
+
+
+def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -> dict[str, float]:
+    """FLOP/s of the training steps of a preset, against the best matrix product's just before.
+
+    Only products count as work (convolutions and linear layers, forward and backward; not the
+    optimizer's), while the time is that of the whole step, augmentation and optimizer included.
+    """
+    data = random_digits(settings.batch_size * 4)
+    training = start_training(settings, compute)
+    training.network.train()
+    indices = torch.arange(len(data)).split(settings.batch_size)
+    piece = indices[0][: settings.piece_size or settings.batch_size]
+    counter = FlopCounterMode(display=False)
+    with counter:
+        images = network_input(data.images[piece])
+        training.network(images).sum().backward()
+    training.network.zero_grad()
+    work = counter.get_total_flops() / len(piece) * settings.batch_size
+    product = best_matrix_product(compute.dtype)
+    batches = iter(indices * steps)
+    seconds = fastest(
+        lambda: train_batch(training, data, next(batches), settings, compute),
+        repeats=steps if settings.piece_size == 0 else 2,
+        pick=statistics.median,
+    )
+    return {
+        "step_seconds": seconds,
+        "flop_per_image": work / settings.batch_size,
+        "flop_per_second": work / seconds,
+        "matrix_product": product,
+        "fraction": work / seconds / product,
+    }
+
+
+def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
+    """Microseconds an image of our augmentation and of scipy's, image by image, in turn.
+
+    Both rotate, shift, zoom and shear at once, bilinearly. scipy's loop is what a reader would
+    write: one `affine_transform` an image.
+    """
+    ranges = {name: getattr(settings, name) for name in ("rotation", "shift", "zoom", "shear")}
+    generator = torch.Generator().manual_seed(0)
+    batch = network_input(images[: settings.batch_size])
+    stack = batch.squeeze(1).numpy()
+    maps = affine_matrices(
+        rotation=torch.full((len(batch),), 5.0),
+        shift=torch.ones(len(batch), 2),
+        zoom=torch.full((len(batch),), 1.05),
+        shear=torch.full((len(batch),), 5.0),
+    ).numpy()
+
+    def by_scipy() -> None:
+        for image, matrix in zip(stack, maps, strict=True):
+            ndimage.affine_transform(image, matrix[:, :2], offset=matrix[:, 2], order=1)
+
+    ours, theirs = [], []
+    for _ in range(5):
+        ours.append(fastest(lambda: random_affine(batch, generator, **ranges), repeats=10))
+        theirs.append(fastest(by_scipy, repeats=2))
+    return {
+        "ours_us": 1e6 * statistics.median(ours) / len(batch),
+        "scipy_us": 1e6 * statistics.median(theirs) / len(batch),
+    }
+
+
+def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, float]:
+    """Seconds from train.csv and test.csv to tensors, ours and by pandas' engines, in turn."""
+    seconds: dict[str, list[float]] = {"ours": []}
+    engines = ["c"]
+    try:
+        import pyarrow  # noqa: F401
+
+        engines.append("pyarrow")
+    except ImportError:
+        pass
+
+    def by_pandas(engine: str) -> None:
+        for name in ("train.csv", "test.csv"):
+            table = pd.read_csv(folder / name, engine=engine)
+            torch.from_numpy(table.to_numpy(dtype=np.uint8))
+
+    for _ in range(repeats):
+        seconds["ours"].append(fastest(source.read, repeats=1))
+        for engine in engines:
+            taken = fastest(lambda engine=engine: by_pandas(engine), repeats=1)
+            seconds.setdefault(f"pandas, {engine}", []).append(taken)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def import_seconds(repeats: int = 5) -> dict[str, float]:
+    """Seconds of a Python process that imports us, and of one that imports torch, in turn."""
+    seconds: dict[str, list[float]] = {"torch": [], "digitkaggle": []}
+    for _ in range(repeats):
+        for name, taken in seconds.items():
+            taken.append(run_process(["-c", f"import {name}"])[0])
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def growth(digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH) -> list[dict[str, float]]:
+    """One epoch of `fast` on more and more images (repeated): seconds and memory of each run."""
+    rows = []
+    for size in sizes:
+        place = folder / f"growth-{size}"
+        place.mkdir(parents=True)
+        chosen = torch.arange(size) % len(digits.train_labels)
+        write_table(place / "train.csv", digits.train_images[chosen], digits.train_labels[chosen])
+        write_table(place / "test.csv", digits.test_images[torch.arange(size * 2 // 3) % 1000])
+        flags = ["--data", str(place), "--epochs", "1"]
+        measured = run_preset("fast", folder / f"run-{size}", *flags)
+        rows.append({"images": size} | measured)
+        for name in ("train.csv", "test.csv"):
+            (place / name).unlink()
+    return rows
+
+
+def write_table(path: Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> None:
+    """Images (and labels) as a CSV in the competition's form."""
+    table = pd.DataFrame(
+        images.reshape(len(images), -1).numpy(), columns=[f"pixel{i}" for i in range(784)]
+    )
+    if labels is not None:
+        table.insert(0, "label", labels.numpy())
+    table.to_csv(path, index=False)
+
+
+def random_digits(count: int) -> LabelledImages:
+    """Noise in the form of digits: a step costs the same whatever it shows."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 28, 28), generator=generator).to(torch.uint8)
+    return LabelledImages(images, torch.randint(0, 10, (count,), generator=generator))
+
+
+def fastest(
+    action: Callable[[], Any],
+    *,
+    repeats: int,
+    pick: Callable[[list[float]], float] = min,
+) -> float:
+    """Seconds of the quickest of some repeats (or another pick), after one to warm up."""
+    if repeats > 1:
+        action()
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        seconds.append(time.perf_counter() - started)
+    return pick(seconds)
+
+
+def preset_compute(preset: str) -> tuple[Settings, Compute]:
+    """A preset and what it would train on here."""
+    settings = PRESETS[preset]
+    return settings, choose_compute("cpu", settings.precision)
