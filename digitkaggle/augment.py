@@ -89,29 +89,24 @@ def affine_matrices(
     return torch.cat([linear, offset], dim=2)
 
 
-def apply_affine(images: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+def apply_affine(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torch.Tensor:
     """Each image through its own map, bilinear, zeros outside.
 
     Args:
         images: float, N x 1 x H x W.
         matrices: N x 2 x 3, as `affine_matrices` gives them.
+        size: pixels along a side of the square results, which show all of the image.
 
     Returns:
-        The same shape, dtype and device as `images`.
+        N x 1 x size x size, dtype and device as `images`.
     """
-    height, width = images.shape[2:]
-    down, right = _pixel_centres(height, images.device), _pixel_centres(width, images.device)
+    centres = (2 * torch.arange(size, device=images.device) + 1) / size - 1
     # functional.affine_grid would multiply matrices for every pixel; all of a column's pixels share
     # one product, all of a row's another. Laid out as two planes, this is eight times faster.
-    of_rows = matrices[:, :, 1, None] * down + matrices[:, :, 2, None]
-    planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], right)
+    of_rows = matrices[:, :, 1, None] * centres + matrices[:, :, 2, None]
+    planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], centres)
     grid = planes.permute(0, 2, 3, 1)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
-
-
-def _pixel_centres(count: int, device: torch.device) -> torch.Tensor:
-    """Where the middles of `count` pixels lie on a line from -1 to 1."""
-    return (2 * torch.arange(count, device=device) + 1) / count - 1
 
 
 def random_affine(
@@ -122,11 +117,12 @@ def random_affine(
     shift: float,
     zoom: float,
     shear: float,
+    size: int = 28,
 ) -> torch.Tensor:
     """Each image of a batch through a random map of its own, on the device where the images lie.
 
-    Everything is drawn evenly from its range, each image apart. All ranges zero gives the images
-    back as they are, to the bit.
+    Everything is drawn evenly from its range, each image apart. All ranges zero and the size that
+    they have gives the images back as they are, to the bit.
 
     Args:
         images: float, N x 1 x 28 x 28.
@@ -135,8 +131,12 @@ def random_affine(
         shift: up to so many pixels along each axis.
         zoom: up to such a part larger or smaller; 0.1 is 10 %.
         shear: up to so many degrees either way.
+        size: pixels along a side of the results, which show all of the image, smaller or not.
+
+    Returns:
+        N x 1 x size x size.
     """
-    if not (rotation or shift or zoom or shear):
+    if not (rotation or shift or zoom or shear) and size == images.shape[-1]:
         return images
     draws = torch.rand(len(images), 5, generator=generator).mul_(2).sub_(1)
     ranges = torch.tensor([rotation, shift, shift, zoom, shear])
@@ -147,4 +147,4 @@ def random_affine(
         shear=draws[:, 4] * ranges[4],
         size=images.shape[-1],
     )
-    return apply_affine(images, matrices.to(images.device))
+    return apply_affine(images, matrices.to(images.device), size)

@@ -36,12 +36,29 @@ class SeededDropout(nn.Module):
         if not self.training or self.probability == 0:
             return values
         keep = 1 - self.probability
-        mask = torch.empty_like(values).bernoulli_(keep, generator=self.generator)
-        return values * mask.div_(keep)
+        return values * keep_mask(values, keep, self.generator).to(values.dtype).div_(keep)
 
     def extra_repr(self) -> str:
         """What `print(network)` shows of it."""
         return f"{self.probability:g}"
+
+
+def keep_mask(values: torch.Tensor, keep: float, generator: torch.Generator) -> torch.Tensor:
+    """Which values stay, each with probability `keep` (on a CPU to the next 65,536th).
+
+    torch draws a CPU's random numbers one after the other, whatever its threads, and `bernoulli_`
+    spends a double on each value: nearly a third of the classic recipe's time. Four values out of
+    each 64-bit number take a quarter of that.
+
+    Returns:
+        Values of 0 and 1, with the shape, device and memory format of `values`.
+    """
+    if values.device.type != "cpu":
+        return torch.empty_like(values).bernoulli_(keep, generator=generator)
+    count = values.numel()
+    words = torch.empty(-(-count // 4), dtype=torch.int64)
+    shorts = words.random_(-(2**63), None, generator=generator).view(torch.int16)[:count]
+    return shorts.as_strided(values.shape, values.stride()) < round(keep * 2**16) - 2**15
 
 
 def classic_network(dropout: float, generator: torch.Generator) -> nn.Sequential:

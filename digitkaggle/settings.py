@@ -52,6 +52,10 @@ class Settings:
     zoom: float = setting(0.1, "affine: up to such a part larger or smaller", within="[0, 1)")
     shear: float = setting(10.0, "affine: up to so many degrees of lean", within="[0, 80]")
 
+    image_sizes: tuple[int, ...] = setting(
+        (28,), "affine: pixels a side, each for an equal share of the training", within="[8, 28]"
+    )
+
     # The network
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
     widths: tuple[int, ...] = setting(
@@ -105,11 +109,18 @@ class Settings:
             object.__setattr__(self, field.name, value)
         if self.network == "compact" and len(self.widths) != 3:
             raise InputError(f"widths {self.widths}: the compact network has three stages")
+        if self.augmentation != "affine" and set(self.image_sizes) != {28}:
+            raise InputError(
+                f"image_sizes {self.image_sizes}: only affine augmentation changes sizes"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """The fields by name, as JSON has them."""
         values = dataclasses.asdict(self)
-        return {**values, "widths": list(self.widths)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
 
 def checked_value(field: dataclasses.Field[Any], value: Any) -> Any:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .augment import random_affine
 from .device import Compute
 from .errors import TrainingError
-from .networks import build_network
+from .networks import IMAGE_SIZE, build_network
 from .optimizers import Muon
 from .prediction import network_input, predict_logits
 from .settings import Settings
@@ -140,6 +140,16 @@ def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float
     return progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
 
 
+def image_size(sizes: Sequence[int], progress: float) -> int:
+    """The size of a step's images, when each of `sizes` holds for an equal share of the training.
+
+    Args:
+        sizes: pixels along a side.
+        progress: share of the training that is done, 0 to below 1.
+    """
+    return sizes[int(progress * len(sizes))]
+
+
 def number_of_epochs(settings: Settings, images: int) -> int:
     """The settings' epochs, or as many as their least number of steps needs, within reason."""
     steps_an_epoch = math.ceil(images / settings.batch_size)
@@ -217,7 +227,8 @@ def train(
             factor = learning_rate_factor(settings.schedule, settings.warmup, progress)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
-            loss, batch_hits = train_batch(training, data, index, settings, compute)
+            size = image_size(settings.image_sizes, progress)
+            loss, batch_hits = train_batch(training, data, index, settings, compute, size)
             losses.append(loss)
             hits += batch_hits
             if step % STEPS_BETWEEN_LOOKS == 0 or step == steps - 1:
@@ -258,8 +269,9 @@ def train_batch(
     index: torch.Tensor,
     settings: Settings,
     compute: Compute,
+    size: int = IMAGE_SIZE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of the optimizer on the images of `index`.
+    """One step of the optimizer on the images of `index`, brought to `size` if they are augmented.
 
     A batch is walked in pieces of `settings.piece_size`; their gradients add up to the whole
     batch's, as long as no batch normalisation mixes its images.
@@ -279,6 +291,7 @@ def train_batch(
                 shift=settings.shift,
                 zoom=settings.zoom,
                 shear=settings.shear,
+                size=size,
             )
         with compute.autocast():
             logits = training.network(images)

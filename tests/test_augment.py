@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from torch.nn import functional
 
 from digitkaggle.augment import (
     CLASSIC_COPIES,
@@ -37,7 +38,7 @@ def moved(images: torch.Tensor, rotation=0.0, shift=(0.0, 0.0), zoom=1.0, shear=
         zoom=torch.full((count,), zoom),
         shear=torch.full((count,), shear),
     )
-    return apply_affine(images, matrices)
+    return apply_affine(images, matrices, images.shape[-1])
 
 
 def test_zero_ranges_give_the_images_back_to_the_bit():
@@ -99,23 +100,30 @@ def test_every_image_of_a_batch_moves_its_own_way():
     assert not torch.equal(first, second)
 
 
+def test_half_the_size_is_the_mean_of_each_two_by_two_pixels():
+    images = noise()
+    half = random_affine(images, seeded(), rotation=0, shift=0, zoom=0, shear=0, size=14)
+    torch.testing.assert_close(half, functional.avg_pool2d(images, 2), atol=1e-6, rtol=0)
+
+
 @given(
     seed=st.integers(0, 1000),
     rotation=st.floats(0, 180),
     shift=st.floats(0, 28),
     zoom=st.floats(0, 0.9),
     shear=st.floats(0, 80),
+    size=st.integers(8, 28),
 )
 @settings(max_examples=40)
 def test_any_ranges_keep_shape_and_bounds_and_leave_the_input_alone(
-    seed, rotation, shift, zoom, shear
+    seed, rotation, shift, zoom, shear, size
 ):
     images = noise()
     before = images.clone()
     result = random_affine(
-        images, seeded(seed), rotation=rotation, shift=shift, zoom=zoom, shear=shear
+        images, seeded(seed), rotation=rotation, shift=shift, zoom=zoom, shear=shear, size=size
     )
-    assert result.shape == images.shape
+    assert result.shape == (len(images), 1, size, size)
     assert result.min() >= 0
     assert result.max() <= 1 + 1e-6
     assert torch.equal(images, before)

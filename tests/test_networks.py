@@ -75,6 +75,21 @@ def test_dropout_drops_its_share_keeps_the_mean_and_obeys_its_generator():
     assert torch.equal(SeededDropout(0.3, seeded(1)).eval()(values), values)
 
 
+@pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dropout_is_even_over_places_and_passes_gradients_where_it_passes_values(
+    probability, memory_format
+):
+    values = torch.ones(500, 3, 5, 7).contiguous(memory_format=memory_format).requires_grad_()
+    dropped = SeededDropout(probability, seeded(2))(values)
+    assert dropped.is_contiguous(memory_format=memory_format)
+    shares = (dropped == 0).float().mean(dim=0)
+    # Each place saw 500 draws: six standard errors either way.
+    assert (shares - probability).abs().max() < 6 * (probability * (1 - probability) / 500) ** 0.5
+    dropped.sum().backward()
+    assert torch.equal(values.grad, dropped.detach())
+
+
 @pytest.mark.parametrize("shape", [(16, 9), (9, 16), (32, 288)])
 def test_orthogonalising_brings_all_singular_values_near_one_and_turns_nothing(shape):
     matrix = torch.randn(*shape, generator=seeded())

@@ -203,3 +203,17 @@ def test_half_precision_scales_the_loss_and_survives_an_overflow(digits):
     assert training.scaler.get_scale() < 2.0**40
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert all(torch.isfinite(value).all() for value in weights(training.network).values())
+
+
+def test_images_grow_over_the_course_of_training(digits):
+    settings = make_settings(
+        "fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 100, "image_sizes": (12, 20, 28)}
+    )
+    training = start_training(settings, CPU)
+    seen = []
+    training.network.register_forward_pre_hook(
+        lambda network, inputs: seen.append((network.training, inputs[0].shape[-1]))
+    )
+    list(train(training, *digits, settings, CPU))
+    assert [size for trains, size in seen if trains] == [12, 12, 20, 20, 28, 28]
+    assert {size for trains, size in seen if not trains} == {28}
