@@ -13,8 +13,8 @@ from .networks import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000
-# As it is, then a pixel down, up, right and left.
-VIEWS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+# As it is, then a pixel along each diagonal, down or up and right or left.
+VIEWS = ((0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
 
 
 def network_input(images: torch.Tensor) -> torch.Tensor:

@@ -61,6 +61,9 @@ class Settings:
     widths: tuple[int, ...] = setting(
         (32, 64, 128), "compact: channels of its three stages", within="[1, 4096]"
     )
+    depths: tuple[int, ...] = setting(
+        (2, 2), "compact: convolutions of its second and third stage", within="[1, 100]"
+    )
     dropout: float = setting(0.0, "share of values dropped in training", within="[0, 1)")
     softmax_head: bool = setting(
         False, "feed softmax, not logits, to the loss, as the published recipe did"
@@ -109,6 +112,8 @@ class Settings:
             object.__setattr__(self, field.name, value)
         if self.network == "compact" and len(self.widths) != 3:
             raise InputError(f"widths {self.widths}: the compact network has three stages")
+        if self.network == "compact" and len(self.depths) != 2:
+            raise InputError(f"depths {self.depths}: the compact network has two deep stages")
         if self.augmentation != "affine" and set(self.image_sizes) != {28}:
             raise InputError(
                 f"image_sizes {self.image_sizes}: only affine augmentation changes sizes"
@@ -165,9 +170,12 @@ def _bound(text: str) -> float:
 PRESETS = {
     "fast": Settings(
         preset="fast",
-        widths=(16, 32, 64),
+        image_sizes=(20, 20, 28),
+        widths=(32, 32, 64),
+        depths=(1, 2),
         epochs=3,
         minimum_steps=400,
+        views=3,
     ),
     "balanced": Settings(
         preset="balanced",

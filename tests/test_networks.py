@@ -105,7 +105,9 @@ def test_orthogonalising_brings_all_singular_values_near_one_and_turns_nothing(s
 
 
 def test_muon_steps_inner_convolutions_by_orthogonal_matrices_and_the_rest_by_nesterov():
-    network = build_network(make_settings("fast", {"widths": (4, 6, 8)}), seeded())
+    network = build_network(
+        make_settings("fast", {"widths": (4, 6, 8), "depths": (1, 1)}), seeded()
+    )
     before = copy.deepcopy(network.state_dict())
     options = {"learning_rate": 0.1, "muon_learning_rate": 0.2}
     optimizer = Muon(network, **options, momentum=0.6, weight_decay=0.01)
@@ -113,11 +115,11 @@ def test_muon_steps_inner_convolutions_by_orthogonal_matrices_and_the_rest_by_ne
     gradients = {name: p.grad.clone() for name, p in network.named_parameters()}
     optimizer.step()
     after = network.state_dict()
-    head = before["20.weight"]
+    head = before["13.weight"]
     # A first step: velocity is the gradient, so Nesterov's look-ahead makes it 1 + momentum.
-    expected = head - 0.1 * 1.6 * (gradients["20.weight"] + 0.01 * head)
-    torch.testing.assert_close(after["20.weight"], expected)
-    inner = before["4.weight"]
+    expected = head - 0.1 * 1.6 * (gradients["13.weight"] + 0.01 * head)
+    torch.testing.assert_close(after["13.weight"], expected)
+    inner = before["3.weight"]
     start = inner * (len(inner) ** 0.5 / inner.norm())
-    direction = orthogonalised((1.6 * gradients["4.weight"]).reshape(len(inner), -1))
-    torch.testing.assert_close(after["4.weight"], start - 0.2 * direction.view_as(start))
+    direction = orthogonalised((1.6 * gradients["3.weight"]).reshape(len(inner), -1))
+    torch.testing.assert_close(after["3.weight"], start - 0.2 * direction.view_as(start))

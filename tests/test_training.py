@@ -195,7 +195,8 @@ def test_a_loss_that_is_no_number_stops_and_says_at_which_step(digits):
 
 def test_half_precision_scales_the_loss_and_survives_an_overflow(digits):
     half = Compute(torch.device("cpu"), torch.float16, "for tests")
-    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 20})
+    changes = {"widths": (8, 8, 8), "epochs": 6, "batch_size": 20, "image_sizes": (28,)}
+    settings = make_settings("fast", changes)
     training = start_training(settings, half)
     assert training.scaler.is_enabled()
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
