@@ -28,7 +28,7 @@ from digitkaggle.settings import PRESETS
 
 from . import measures, recipes
 
-PARTS = ("accuracy", "fraction", "augmentation", "loading", "memory", "growth")
+PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
 # The one-second recipe at its best: more epochs than four gain it nothing.
 ONE_SECOND_EPOCHS = 4
 
@@ -131,6 +131,18 @@ class Bench:
         accuracy = recipes.recipe_accuracy(trained.network, images[held], labels[held])
         return {"accuracy": accuracy, "train": trained.seconds}
 
+    def ablation(self) -> dict[str, Any]:
+        """What each trick of `fast` brings: the runs without it, seed by seed."""
+        rows: dict[str, list[dict[str, float]]] = {name: [] for name in WITHOUT}
+        for number in range(self.flags.seeds):
+            seed = str(self.flags.first_seed + number)
+            for place, (name, without) in enumerate(WITHOUT.items()):
+                flags = ["--data", str(self.csvs), "--seed", seed, "--split-seed", seed, *without]
+                flags += ["--epochs", "1"] if self.flags.quick else []
+                folder = self.folder / f"without-{place}-{seed}"
+                rows[name].append(measures.run_preset("fast", folder, *flags))
+        return rows
+
     def fraction(self) -> dict[str, Any]:
         """How much of the machine each preset's network uses in training."""
         names = ("fast",) if self.flags.quick else tuple(PRESETS)
@@ -169,6 +181,17 @@ class Bench:
         return measures.growth(self.digits, self.folder, sizes)
 
 
+# `fast` with one trick taken away at a time: the flags that do so.
+WITHOUT = {
+    "fast": [],
+    "without small images first (2 epochs at 28, as long)": ["--image-sizes", "28", "--epochs=2"],
+    "without Muon (Adam, 0.005)": ["--optimizer", "adam", "--learning-rate", "0.005"],
+    "without augmentation": ["--augmentation", "none", "--image-sizes", "28"],
+    "without label smoothing": ["--label-smoothing", "0"],
+    "without views": ["--views", "1"],
+    "without one cycle": ["--schedule", "constant", "--learning-rate", "0.02"],
+    "without bfloat16": ["--precision", "float32"],
+}
 SHORT_RUN = {
     "fast": ["--epochs", "1"],
     "balanced": ["--epochs", "1"],
@@ -206,6 +229,23 @@ def accuracy_table(figures: dict[str, Any]) -> list[str]:
     if "tutorial recipe" in training:
         ratio = training["tutorial recipe"] / training["balanced"]
         lines.append(f"| tutorial / balanced | {ratio:.2f} |")
+    return lines
+
+
+def ablation_table(figures: dict[str, Any]) -> list[str]:
+    """Accuracy and time without each trick, and the difference seed by seed."""
+    lines = ["| | accuracy, mean | spread | against fast | training |", "|---|---|---|---|---|"]
+    whole = [run["accuracy"] for run in figures["fast"]]
+    for name, runs in figures.items():
+        accuracies = [run["accuracy"] for run in runs]
+        gaps = [100 * (a - b) for a, b in zip(accuracies, whole, strict=True)]
+        error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
+        spread = 100 * statistics.stdev(accuracies) if len(runs) > 1 else float("nan")
+        gap = "-" if name == "fast" else f"{statistics.mean(gaps):+.2f} +- {error:.2f}"
+        lines.append(
+            f"| {name} | {100 * statistics.mean(accuracies):.2f} % | {spread:.2f} | {gap} "
+            f"| {statistics.median(run['train'] for run in runs):.1f} s |"
+        )
     return lines
 
 
@@ -271,6 +311,7 @@ def growth_table(figures: list[dict[str, float]]) -> list[str]:
 
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": accuracy_table,
+    "ablation": ablation_table,
     "fraction": fraction_table,
     "augmentation": augmentation_table,
     "loading": seconds_table,
