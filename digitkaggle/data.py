@@ -1,4 +1,4 @@
-"""Reads and checks the competition's CSV files, and splits the training images.
+"""Reads and checks the competition's CSV files.
 
 `train.csv` has the columns `label` and `pixel0` to `pixel783`, `test.csv` the pixels alone. Files
 come from a folder or straight out of a zip, which is never unpacked to disk.
@@ -360,44 +360,3 @@ def _shown(text: str) -> str:
 
 def _more(columns: list[str]) -> str:
     return f" (and {len(columns) - 1} more)" if len(columns) > 1 else ""
-
-
-def split_rows(
-    labels: torch.Tensor, validation_fraction: float, seed: int, *, by_class: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to train on and rows to hold out, drawn at random from `seed`.
-
-    Args:
-        labels: int64, N.
-        validation_fraction: share to hold out, rounded up to whole images.
-        by_class: hold out the same share of every class.
-
-    Returns:
-        Two int64 tensors that share no row and together have them all.
-
-    Raises:
-        InputError: too few images, in all or of one class.
-    """
-    # Imported here, for it costs most of a second that reading a help text need not wait for.
-    from sklearn.model_selection import train_test_split
-
-    counts = labels.bincount(minlength=CLASSES)
-    if by_class and bool((counts == 1).any()):
-        lonely = int((counts == 1).int().argmax())
-        raise InputError(
-            f"class {lonely} has a single training image, too few to split: add more, or "
-            "take it out"
-        )
-    try:
-        train_rows, validation_rows = train_test_split(
-            np.arange(len(labels)),
-            test_size=validation_fraction,
-            stratify=labels.numpy() if by_class else None,
-            random_state=seed,
-        )
-    except ValueError as error:
-        raise InputError(
-            f"{len(labels)} training images of {int((counts > 0).sum())} classes are too few to "
-            f"hold out {validation_fraction:g} of them: add more, or change --validation-fraction"
-        ) from error
-    return torch.from_numpy(train_rows), torch.from_numpy(validation_rows)

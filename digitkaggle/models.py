@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +18,19 @@ from .settings import Settings, make_settings
 
 def save_model(path: Path, networks: Sequence[nn.Module], settings: Settings) -> None:
     """Write the networks' weights and settings; equal weights give equal bytes."""
-    members = [
-        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        for network in networks
-    ]
-    write_bytes(path, saved_bytes({"settings": settings.as_dict(), "members": members}))
+    save_weights(path, [cpu_weights(network.state_dict()) for network in networks], settings)
+
+
+def save_weights(
+    path: Path, members: Sequence[Mapping[str, torch.Tensor]], settings: Settings
+) -> None:
+    """Write a model whose members' weights are known, by name, from `cpu_weights`."""
+    write_bytes(path, saved_bytes({"settings": settings.as_dict(), "members": list(members)}))
+
+
+def cpu_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights by name, on the CPU, laid out as everybody expects them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def read_model_settings(path: Path) -> Settings:

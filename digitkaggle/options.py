@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from .budget import parse_duration
 from .errors import InputError
 from .files import read_json
 from .log import show_log
@@ -39,6 +40,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--settings", type=Path, metavar="FILE", help="JSON file of settings; flags win"
+    )
+    how.add_argument(
+        "--time-budget",
+        type=_duration,
+        metavar="TIME",
+        help="end, with a submission, within 90s, 45m or 2h",
     )
     add_device_flags(how)
     add_verbosity_flags(how)
@@ -116,6 +123,13 @@ def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
         return {"type": _whole_numbers, "metavar": "N,N,N", "help": help_text}
     kind = type(field.default)
     return {"type": kind, "metavar": "N" if kind is int else "X", "help": help_text}
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

@@ -33,6 +33,9 @@ class Settings:
 
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", within="[0, 2**63)")
+    members: int = setting(
+        1, "networks trained, whose probabilities are averaged", within="[1, 1000]"
+    )
 
     # The split
     split_seed: int = setting(
