@@ -10,6 +10,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import lzma
 import re
 import zipfile
 import zlib
@@ -158,6 +159,9 @@ def open_table(location: Path, file_name: str) -> Iterator[BinaryIO]:
                 )
             with open(location / file_name, "rb") as file:
                 yield file
+        elif location.exists() and not location.is_file():
+            # To read a pipe that nobody writes to would be to wait for ever.
+            raise _no_table(location)
         elif zipfile.is_zipfile(location):
             with (
                 zipfile.ZipFile(location) as archive,
@@ -180,8 +184,10 @@ def _no_table(location: Path) -> InputError:
             f"{location} does not exist: name the folder or zip with {TRAIN_FILE} "
             f"and {TEST_FILE} by --data"
         )
-    with open(location, "rb") as file:
-        start = file.read(1000).lstrip()
+    start = b""
+    if location.is_file():
+        with open(location, "rb") as file:
+            start = file.read(1000).lstrip()
     if start.startswith(b"<"):
         return _web_page(str(location))
     if start.startswith(b"PK"):
@@ -225,6 +231,7 @@ def _find_member(archive: zipfile.ZipFile, location: Path, file_name: str) -> zi
 READING_FAULTS = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     NotImplementedError,
     RuntimeError,

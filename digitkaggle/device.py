@@ -71,7 +71,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     # What torch raises on CPUs and Apple's GPUs has no type of its own.
     told = str(error).lower()
     return isinstance(error, RuntimeError) and any(
-        words in told for words in ("can't allocate memory", "not enough memory", "out of memory")
+        words in told
+        # The last is how oneDNN says it.
+        for words in ("allocate memory", "enough memory", "out of memory", "could not create a")
     )
 
 

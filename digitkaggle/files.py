@@ -81,5 +81,9 @@ def read_json(path: Path) -> Any:
         raise InputError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})"
         ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not JSON that can be read: it holds too long a number"
+        ) from error
     except RecursionError as error:
         raise InputError(f"{path} is not JSON that can be read: it is nested too deeply") from error

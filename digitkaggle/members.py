@@ -81,6 +81,8 @@ def train_members(
             )
             keep_state(member_file(folder, number), dataclasses.asdict(member))
             drop_state(training_file(folder, number))
+        else:
+            logger.info("Member %d is trained: taken from the checkpoint in %s.", number, folder)
         members.append(member)
     return members
 

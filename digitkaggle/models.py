@@ -52,6 +52,8 @@ def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
             network.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise _no_model(path, "its weights do not fit its settings") from error
+        if not all(value.isfinite().all() for value in network.state_dict().values()):
+            raise _no_model(path, "its weights are not all numbers")
         networks.append(network.eval())
     return networks
 
@@ -66,9 +68,12 @@ def _read(path: Path) -> tuple[Settings, list[dict[str, torch.Tensor]]]:
         raise _no_model(path, "it is damaged, or would run code when opened") from error
     try:
         changes = dict(content["settings"])
-        return make_settings(changes.pop("preset"), changes), list(content["members"])
+        settings, members = make_settings(changes.pop("preset"), changes), list(content["members"])
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise _no_model(path, "its settings are missing or unknown") from error
+    if not members:
+        raise _no_model(path, "it holds no network")
+    return settings, members
 
 
 def _no_model(path: Path, reason: str) -> InputError:

@@ -292,7 +292,7 @@ def _tell(stage: str, what: str) -> None:
 
 
 def _tell_finished(folder: Path) -> None:
-    cut = read_json(folder / METRICS).get("time_budget", {}).get("cut")
+    cut = (read_json(folder / METRICS).get("time_budget") or {}).get("cut")
     if cut:
         logger.warning(
             "This very run is finished in %s, early by its time budget (%s); --fresh trains in "

@@ -49,15 +49,15 @@ def identity_in(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The identity of the run in a folder, or None if there is none (or no readable one)."""
     try:
         if (folder / CHECKPOINT_RUN).exists():
-            return run_identity(**read_json(folder / CHECKPOINT_RUN))
-        if (folder / METRICS).exists():
+            found = run_identity(**read_json(folder / CHECKPOINT_RUN))
+        else:
             metrics = read_json(folder / METRICS)
-            return run_identity(
+            found = run_identity(
                 metrics["settings"], metrics["data"]["digest"], metrics["source_digest"]
             )
     except (InputError, KeyError, TypeError):
         return None
-    return None
+    return found if isinstance(found["settings"], dict) else None
 
 
 def is_finished(folder: Path, identity: dict[str, dict[str, Any]] | None = None) -> bool:
@@ -109,8 +109,9 @@ def _is_taken(folder: Path, identity: dict[str, dict[str, Any]]) -> bool:
     if found is not None:
         return found != identity
     # Whose these results, or this checkpoint, are nobody can tell.
-    unknown = [*(folder / name for name in CLAIMED), *(folder / CHECKPOINT).glob("[!.]*")]
-    return not folder.is_dir() or any(path.exists() for path in unknown)
+    checkpoint = folder / CHECKPOINT
+    kept = any(checkpoint.glob("[!.]*")) if checkpoint.is_dir() else checkpoint.exists()
+    return not folder.is_dir() or kept or any((folder / name).exists() for name in CLAIMED)
 
 
 def _refuse_other_run(folder: Path, identity: dict[str, dict[str, Any]]) -> None:
