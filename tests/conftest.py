@@ -131,9 +131,11 @@ def forked_runs(
             order = {"arguments": [*map(str, arguments)], "signals": signals, "faults": faults}
             parent.stdin.write(json.dumps(order) + "\n")
             parent.stdin.flush()
-            return SimpleNamespace(
-                wait=lambda: SimpleNamespace(**json.loads(parent.stdout.readline()))
-            )
+            pid = int(parent.stdout.readline())
+            return SimpleNamespace(pid=pid, wait=lambda: ended(parent.stdout.readline()))
+
+        def ended(line: str) -> SimpleNamespace:
+            return SimpleNamespace(**json.loads(line))
 
         def run(*arguments: object, **options: object) -> SimpleNamespace:
             return start(*arguments, **options).wait()

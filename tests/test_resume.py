@@ -198,28 +198,21 @@ def test_an_interrupted_run_names_the_command_that_goes_on(
 # --- one run in a folder
 
 
-def test_a_second_run_is_refused_while_the_first_lives_and_only_then(
-    forked, data_folder, tmp_path, command
-):
+def test_a_second_run_is_refused_while_the_first_lives_and_only_then(forked, data_folder, tmp_path):
     flags = ["--data", data_folder, "--out", tmp_path / "run", *LONG_FLAGS]
-    with forked_runs("digitkaggle") as first:
-
-        def second_while_first_runs(*more: str):
-            """The first is stopped after a while; the second starts in the meantime."""
-            process = first.start(*flags, signals=[[5, signal.SIGKILL]])
-            while not (tmp_path / "run/checkpoint/training-0001.pt").exists():
-                time.sleep(0.05)
-            second = forked(*flags, *more)
-            assert process.wait().code == -signal.SIGKILL
-            return second
-
+    with forked_runs("digitkaggle") as first_forked:
+        first = first_forked.start(*flags)
+        while not (tmp_path / "run/checkpoint/training-0001.pt").exists():
+            time.sleep(0.05)
         for more in ([], ["--fresh"]):
-            refused = second_while_first_runs(*more)
+            refused = forked(*flags, *more)
             assert refused.code == 2
             assert refused.errors == (
                 f"error: another run is at work in {tmp_path}/run: let it end, or choose another "
                 "folder with --out\n"
             )
+        os.kill(first.pid, signal.SIGKILL)
+        assert first.wait().code == -signal.SIGKILL
     going_on = forked(*flags, signals=[[3, signal.SIGKILL]])
     assert "Going on after epoch" in going_on.output
 
