@@ -14,6 +14,7 @@ import lzma
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,12 @@ def table_name(location: Path, file_name: str) -> str:
     """How messages name a table: the file's own path, or the zip's with the member's."""
     if location.is_dir():
         return str(location / file_name)
-    return f"{location}/{file_name}" if zipfile.is_zipfile(location) else str(location)
+    return f"{location}/{file_name}" if is_zip(location) else str(location)
+
+
+def is_zip(location: Path) -> bool:
+    """Whether a path is a zip; a pipe or a device, which may be read for ever, is none."""
+    return location.is_file() and zipfile.is_zipfile(location)
 
 
 @contextlib.contextmanager
@@ -159,16 +165,13 @@ def open_table(location: Path, file_name: str) -> Iterator[BinaryIO]:
                 )
             with open(location / file_name, "rb") as file:
                 yield file
-        elif location.exists() and not location.is_file():
-            # To read a pipe that nobody writes to would be to wait for ever.
-            raise _no_table(location)
-        elif zipfile.is_zipfile(location):
+        elif is_zip(location):
             with (
                 zipfile.ZipFile(location) as archive,
                 archive.open(_find_member(archive, location, file_name)) as file,
             ):
                 yield file
-        elif location.suffix == ".csv" and file_name == TEST_FILE:
+        elif location.is_file() and location.suffix == ".csv" and file_name == TEST_FILE:
             with open(location, "rb") as file:
                 yield file
         else:
@@ -251,14 +254,15 @@ def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[s
     header = [column.strip().strip('"') for column in text.split(",")]
     if not text.strip():
         raise InputError(f"{name} is empty: {GET_IT_AGAIN}")
-    missing = [column for column in expected if column not in header]
-    extra = [column for column in header if column not in expected]
+    counts, known = Counter(header), set(expected)
+    missing = [column for column in expected if column not in counts]
+    extra = [column for column in counts if column not in known]
     if len(missing) == len(expected):
         raise InputError(
             f"{name}, line 1: no header with {expected[0]} to {expected[-1]}, but "
             f"{_shown(text)}: {GET_IT_AGAIN}"
         )
-    repeated = sorted({column for column in header if header.count(column) > 1})
+    repeated = sorted(column for column, count in counts.items() if count > 1)
     if repeated:
         raise InputError(f"{name}: column {_shown(repeated[0])} is there twice: {GET_IT_AGAIN}")
     if missing:

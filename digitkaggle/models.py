@@ -66,6 +66,8 @@ def _read(path: Path) -> tuple[Settings, list[dict[str, torch.Tensor]]]:
     except Exception as error:
         # torch.load raises whatever its zip and pickle readers do; all mean the same to a user.
         raise _no_model(path, "it is damaged, or would run code when opened") from error
+    if not isinstance(content, dict):
+        raise _no_model(path, "its settings are missing or unknown")
     try:
         changes = dict(content["settings"])
         settings, members = make_settings(changes.pop("preset"), changes), list(content["members"])

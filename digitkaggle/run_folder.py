@@ -31,6 +31,7 @@ CHECKPOINT_RUN = Path(CHECKPOINT) / "run.json"
 DROPPED_CHECKPOINT = ".checkpoint.dropped"
 # A finished run has all of these; a folder with one of them and no metrics.json is somebody else's.
 RESULTS = (MODEL, HISTORY, PROBABILITIES, VALIDATION)
+MOST_DIFFERENCES = 6
 CLAIMED = (SUBMISSION, SAMPLE_SUBMISSION, *RESULTS)
 
 
@@ -137,6 +138,8 @@ def differences(found: dict[str, dict[str, Any]], asked: dict[str, dict[str, Any
         for name in [*here, *(name for name in there if name not in here)]
         if there.get(name) != here.get(name)
     ]
+    if len(told) > MOST_DIFFERENCES:
+        told[MOST_DIFFERENCES:] = [f"{len(told) - MOST_DIFFERENCES} more settings"]
     if found["data"] != asked["data"]:
         told.append("made from other data")
     if found["source"] != asked["source"]:
