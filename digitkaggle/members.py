@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,13 +132,14 @@ def train_member(
 
     augmented = time.monotonic()
     training = resumed_training(folder, number, settings, compute)
-    kept_back = 0.0
+    available = None
     if budget:
-        kept_back = WRITING_SECONDS + PREDICTION_MARGIN * seconds_to_predict(
+        predicting = seconds_to_predict(
             training, settings, compute, digits.test_images, held_out.images
         )
-    _train(training, number, data, held_out, settings, compute, folder, progress_bar,
-           None if budget is None else budget.left() - kept_back)  # fmt: skip
+        available = budget.left() - WRITING_SECONDS - PREDICTION_MARGIN * predicting
+    kept = training_file(folder, number)
+    _train(training, data, held_out, settings, compute, kept, available, progress_bar=progress_bar)
 
     trained = time.monotonic()
     network = training.best_network()
@@ -206,16 +206,16 @@ def seconds_to_predict(
 
 def _train(
     training: Training,
-    number: int,
     data: LabelledImages,
     held_out: LabelledImages,
     settings: Settings,
     compute: Compute,
-    folder: Path,
-    progress_bar: bool,
+    kept: Path,
     available: float | None,
+    *,
+    progress_bar: bool,
 ) -> None:
-    """Train to the end: a row on screen for each epoch, and a checkpoint whenever at rest."""
+    """Train to the end: a row on screen for each epoch, and a state kept whenever at rest."""
     epochs = number_of_epochs(settings, len(data))
     if epochs > settings.epochs:
         logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
@@ -232,25 +232,21 @@ def _train(
             pause=lambda: signal_number() or time.monotonic() - saved > SECONDS_BETWEEN_SAVES,
             time_spent=(lambda: 0.0) if available is None else share_spent(available),
         )
-        for row in _with_place(rows, training, folder):
-            keep_state(training_file(folder, number), training.state())
-            saved = time.monotonic()
-            if row:
-                _tell_row(row, epochs, best=training.best_epoch == row["epoch"])
-            if signal_number():
-                raise Interrupted(signal_number())
+        try:
+            for row in rows:
+                keep_state(kept, training.state())
+                saved = time.monotonic()
+                if row:
+                    _tell_row(row, epochs, best=training.best_epoch == row["epoch"])
+                if signal_number():
+                    raise Interrupted(signal_number())
+        except TrainingError as error:
+            if not kept.exists():
+                raise
+            raise TrainingError(
+                f"{error}; the last good checkpoint is kept in {kept.parent}"
+            ) from error
     _tell_how_it_ended(training, epochs)
-
-
-def _with_place(
-    rows: Iterator[dict[str, float] | None], training: Training, folder: Path
-) -> Iterator[dict[str, float] | None]:
-    """The same rows; when training fails, the error says what is kept, and where."""
-    try:
-        yield from rows
-    except TrainingError as error:
-        kept = f"the checkpoint of epoch {training.epoch} is kept in {folder}"
-        raise TrainingError(f"{error}; {kept}" if training.epoch else str(error)) from error
 
 
 def augmentation_in_words(settings: Settings, images: int) -> str:

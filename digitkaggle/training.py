@@ -1,7 +1,6 @@
 """The training loop: one plain function, an epoch at a time, the best validated weights kept.
 
-It comes to rest wherever it is asked to, within an epoch too, and goes on from there to the same
-bytes. A batch too large for the device's memory is walked in pieces.
+It comes to rest where it is asked to, in mid-epoch too, and goes on from there to the same bytes.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Training:
     best_epoch: int = 0
     best_loss: float = math.inf
     best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    # The epoch that is under way: its order of the images, what its steps gave, its seconds so far.
+    # Of the epoch that is under way: its images' order, what its steps gave, its seconds so far.
     images_order: torch.Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
     losses: list[torch.Tensor] = dataclasses.field(default_factory=list)
     hits: list[torch.Tensor] = dataclasses.field(default_factory=list)
@@ -92,18 +91,15 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a run where `state`, on the CPU, left it.
-
-        Raises:
-            KeyError, RuntimeError, TypeError, ValueError, AttributeError: it is the state of
-                another network, or none at all.
-        """
+        """Take up a run where `state` left it; one that does not fit raises whatever it may."""
         device = self.noise.device
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        # Empty where the numbers needed no scaling; a GPU's float16 may have come to need it.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.order.set_state(state["order"])
-        # Another kind of device has another generator: there the dropout begins its draws anew.
+        # Another kind of device has another generator: there dropout begins its draws anew.
         if state["noise"].shape == self.noise.get_state().shape:
             self.noise.set_state(state["noise"])
         self.piece_size = state["piece_size"]
@@ -324,10 +320,8 @@ def train_batch_within_memory(
     """`train_batch`, tried again in pieces of half the size for as long as memory runs out.
 
     Each try draws the same random numbers. Batch normalisation's running means may have seen the
-    images of one that failed; with it the result is another in pieces anyway, which is said.
-
-    Raises:
-        InputError: there is no memory for a single image.
+    images of one that failed; with it the result is another in pieces anyway, which is said. No
+    memory for a single image is an InputError.
     """
     while True:
         order, noise = training.order.get_state(), training.noise.get_state()
@@ -349,13 +343,11 @@ def train_batch_within_memory(
         training.piece_size = math.ceil(size / 2)
         if compute.device.type == "cuda":
             torch.cuda.empty_cache()
+        change = ", which changes the result, for batch normalisation sees a piece at a time"
         mixes = any(isinstance(layer, nn.BatchNorm2d) for layer in training.network)
         logger.warning(
             "A batch of %d does not fit the memory of %s: going on in pieces of %d%s.",
-            *(len(index), compute.device, training.piece_size),
-            ", which changes the result, for batch normalisation sees a piece at a time"
-            if mixes
-            else "",
+            *(len(index), compute.device, training.piece_size, change if mixes else ""),
         )
 
 

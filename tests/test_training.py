@@ -309,6 +309,7 @@ def test_the_state_of_another_device_is_taken_up_but_for_its_noise(digits):
     first = start_training(settings, CPU)
     list(train(first, *digits, settings, CPU))
     state = first.state() | {"noise": torch.zeros(16, dtype=torch.uint8)}  # of a GPU's generator
-    second = start_training(settings, CPU)
-    second.restore(state)
-    assert same(weights(second.best_network()), weights(first.best_network()))
+    for compute in (CPU, Compute(torch.device("cpu"), torch.float16, "for tests")):
+        second = start_training(settings, compute)
+        second.restore(state)
+        assert same(weights(second.best_network()), weights(first.best_network()))
