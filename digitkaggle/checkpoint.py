@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
-from .files import write_bytes
+from .files import remove_if_possible, write_bytes
 from .log import logger
 from .run_folder import CHECKPOINT, saved_bytes
 
@@ -76,14 +76,14 @@ def take_up_state(path: Path, take_up: Callable[[dict[str, Any]], Any]) -> Any:
                 kept,
                 str(error).partition("\n")[0][:100] or type(error).__name__,
             )
-            kept.unlink(missing_ok=True)
+            remove_if_possible(kept)
     return None
 
 
 def drop_state(path: Path) -> None:
     """Take a state away, and the one before it."""
     for kept in (path, _earlier(path)):
-        kept.unlink(missing_ok=True)
+        remove_if_possible(kept)
 
 
 def _earlier(path: Path) -> Path:

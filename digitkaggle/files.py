@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -52,7 +53,13 @@ def clear_leftovers(folders: Iterable[Path]) -> None:
     for folder in folders:
         for path in folder.glob(".*.part"):
             if re.fullmatch(r"\..+\.\d+\.part", path.name):
-                path.unlink(missing_ok=True)
+                remove_if_possible(path)
+
+
+def remove_if_possible(path: Path) -> None:
+    """Take a file away that would do no harm if it stayed."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

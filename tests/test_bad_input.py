@@ -21,6 +21,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from digitkaggle.checkpoint import drop_state, keep_state, take_up_state
 from digitkaggle.cli import main
 from digitkaggle.data import PIXEL_COLUMNS, read_digits, read_test_images
 from digitkaggle.device import choose_compute
@@ -465,6 +466,18 @@ def test_any_damage_to_a_zip_is_read_or_refused(desk, edits, cut):
 def test_any_bytes_for_json_are_read_or_refused(desk, content):
     Path("any.json").write_bytes(content)
     only_refused(lambda: read_json(Path("any.json")))
+
+
+@given(edits=EDITS, cut=CUT)
+@hypothesis_settings(max_examples=60)
+def test_any_damage_to_a_checkpoint_is_recognised(desk, edits, cut):
+    path = Path("state.pt")
+    drop_state(path)
+    keep_state(path, {"number": 1})
+    whole = path.read_bytes()
+    path.write_bytes(changed(whole, edits, cut))
+    same = path.read_bytes() == whole
+    assert take_up_state(path, dict) == ({"number": 1} if same else None)
 
 
 COMPUTE = choose_compute("cpu", "float32")
