@@ -20,6 +20,7 @@ from .options import (
     add_device_flags,
     add_run_flags,
     add_verbosity_flags,
+    budget_from_flags,
     set_up_from_flags,
     settings_from_flags,
 )
@@ -154,7 +155,7 @@ def run_command(flags: argparse.Namespace) -> None:
         fresh=flags.fresh,
         progress_bar=not flags.quiet,
         source_digest=source_digest(),
-        time_budget=flags.time_budget,
+        time_budget=budget_from_flags(flags),
     )
 
 

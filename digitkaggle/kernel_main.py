@@ -11,7 +11,13 @@ from .errors import InputError
 from .interrupts import report_interrupt, termination_raised
 from .locations import find_data, places_of_data
 from .log import logger
-from .options import OneLineParser, add_run_flags, set_up_from_flags, settings_from_flags
+from .options import (
+    OneLineParser,
+    add_run_flags,
+    budget_from_flags,
+    set_up_from_flags,
+    settings_from_flags,
+)
 from .pipeline import run
 from .run_folder import FIGURES
 
@@ -45,7 +51,7 @@ def kernel_run(arguments: Sequence[str]) -> Path:
         fresh=flags.fresh,
         progress_bar=not flags.quiet,
         source_digest=SOURCE_DIGEST,
-        time_budget=flags.time_budget,
+        time_budget=budget_from_flags(flags),
     )
 
 

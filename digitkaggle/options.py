@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from .budget import parse_duration
+from .budget import TimeBudget, parse_duration, process_age
 from .errors import InputError
 from .files import read_json
 from .log import show_log
@@ -83,6 +84,13 @@ def settings_from_flags(flags: argparse.Namespace, default_preset: str) -> Setti
     if not isinstance(preset, str):
         raise InputError(f"preset is a word, not {preset!r}")
     return make_settings(preset, changes)
+
+
+def budget_from_flags(flags: argparse.Namespace) -> TimeBudget | None:
+    """The time budget, which the imports before this moment count for too."""
+    if flags.time_budget is None:
+        return None
+    return TimeBudget(flags.time_budget, started=time.monotonic() - process_age())
 
 
 def set_up_from_flags(flags: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def run(
     fresh: bool = False,
     progress_bar: bool = False,
     source_digest: str = "",
-    time_budget: float | None = None,
+    time_budget: TimeBudget | None = None,
 ) -> Path:
     """Do the full run and leave its files in a folder; a run that was cut off goes on.
 
@@ -78,7 +78,7 @@ def run(
         fresh: start anew even where the same run is finished or begun.
         progress_bar: show bars on standard error, if that is a terminal.
         source_digest: of the code; part of the run's identity.
-        time_budget: seconds from now; training stops so that the submission still fits in.
+        time_budget: training stops so that the submission still fits in.
 
     Returns:
         The run's folder.
@@ -89,7 +89,6 @@ def run(
         TrainingError: the loss went to NaN; the last good checkpoint is kept.
         Interrupted: Ctrl-C or SIGTERM came while training; the step was finished and saved.
     """
-    budget = None if time_budget is None else TimeBudget(time_budget)
     started = time.perf_counter()
     compute = choose_compute(device, settings.precision)
     logger.info("digitkaggle %s, preset %s, seed %d", VERSION, settings.preset, settings.seed)
@@ -119,7 +118,7 @@ def run(
         network_table = layer_table(build_network(settings, torch.Generator(compute.device)))
         logger.info("\n%s\n", network_table)
         members = train_members(
-            digits, settings, compute, folder, budget=budget, progress_bar=progress_bar
+            digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
         )
         metrics = run_metrics(settings, members, digits, time_budget) | {
             "source_digest": source_digest,
@@ -166,7 +165,7 @@ def _write_results(
 
 
 def run_metrics(
-    settings: Settings, members: Sequence[Member], digits: Digits, time_budget: float | None
+    settings: Settings, members: Sequence[Member], digits: Digits, time_budget: TimeBudget | None
 ) -> dict[str, Any]:
     """What `metrics.json` says of the settings and the result.
 
@@ -200,8 +199,9 @@ def run_metrics(
     cuts = [f"member {member.number}: {member.cut}" for member in members if member.cut]
     if len(members) < settings.members:
         cuts.append(f"{len(members)} of {settings.members} members are trained")
-    if time_budget is not None or cuts:
-        metrics["time_budget"] = {"seconds": time_budget, "cut": "; ".join(cuts)}
+    if time_budget or cuts:
+        seconds = time_budget.seconds if time_budget else None  # a run before this one had it
+        metrics["time_budget"] = {"seconds": seconds, "cut": "; ".join(cuts)}
     return metrics
 
 

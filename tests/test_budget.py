@@ -3,6 +3,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -35,6 +37,15 @@ def test_what_is_left_of_a_budget_runs_out():
     assert TimeBudget(100, started=time.monotonic() - 130).left() < -29
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says when a process started")
+def test_the_imports_of_a_process_count_for_its_budget():
+    code = "import time; time.sleep(0.3); from digitkaggle.budget import process_age as age; "
+    code += "print(age() - 0.3)"
+    started = time.monotonic()
+    imports = float(subprocess.check_output([sys.executable, "-c", code]))
+    assert 0 < imports < time.monotonic() - started
+
+
 def test_the_share_spent_looks_ahead_by_a_step_as_long_as_the_last(monkeypatch):
     clock = iter([0.0, 10.0, 15.0, 50.0, 90.0])
     monkeypatch.setattr(budget.time, "monotonic", lambda: next(clock))
@@ -48,7 +59,7 @@ def test_a_run_with_time_enough_gives_the_same_bytes_as_one_without_a_budget(
     tmp_path, few_source, quick_settings
 ):
     free = run(quick_settings, few_source, out=tmp_path / "free")
-    timed = run(quick_settings, few_source, out=tmp_path / "timed", time_budget=36000)
+    timed = run(quick_settings, few_source, out=tmp_path / "timed", time_budget=TimeBudget(36000))
     same_results(timed, free)
     metrics = json.loads((timed / "metrics.json").read_text())
     assert metrics["time_budget"] == {"seconds": 36000, "cut": ""}
@@ -83,7 +94,7 @@ def test_a_run_out_of_time_ends_in_time_with_a_submission_and_its_schedule_done(
 def test_rather_fewer_members_than_none(tmp_path, few_source, quick_settings, monkeypatch):
     monkeypatch.setattr(members, "WRITING_SECONDS", 0.0)
     settings = dataclasses.replace(quick_settings, members=1000, epochs=1)
-    folder = run(settings, few_source, out=tmp_path / "run", time_budget=4)
+    folder = run(settings, few_source, out=tmp_path / "run", time_budget=TimeBudget(4))
     metrics = json.loads((folder / "metrics.json").read_text())
     trained = len(metrics["members"])
     assert 1 <= trained < 1000
@@ -99,7 +110,7 @@ def test_the_first_member_is_shortened_where_not_even_one_fits(
     monkeypatch.setattr(members, "time_for_another", lambda done: 1e9)
     settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 9, "batch_size": 64})
     settings = dataclasses.replace(settings, members=2, validation_fraction=0.5)
-    folder = run(settings, few_source, out=tmp_path / "run", time_budget=3600)
+    folder = run(settings, few_source, out=tmp_path / "run", time_budget=TimeBudget(3600))
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["time_budget"]["cut"] == (
         "member 1: training stopped within or after epoch 2 of 9; 1 of 2 members are trained"
