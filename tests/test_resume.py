@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,22 +176,42 @@ def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGINT, usual)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to that"
+        time.sleep(0.02)
+
+
+def signalled_when_saved(forked, flags: list[object], out: Path, number: int):
+    """A run that gets a signal once it has saved anew."""
+    kept = out / "checkpoint/training-0001.pt"
+
+    def stamp() -> int:
+        return kept.stat().st_mtime_ns if kept.exists() else 0
+
+    before = stamp()
+    process = forked.start(*flags)
+    wait_until(lambda: stamp() not in (0, before))
+    os.kill(process.pid, number)
+    return process.wait()
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_names_the_command_that_goes_on(
     forked, data_folder, tmp_path, number, code
 ):
     flags = ["--data", data_folder, "--out", tmp_path / "cut", *LONG_FLAGS, "--fresh"]
-    stopped = forked(*flags, signals=[[2.5, number]])
+    stopped = signalled_when_saved(forked, flags, tmp_path / "cut", number)
     assert stopped.code == code, stopped.errors
     assert stopped.errors.count("\n") == 1
     assert stopped.errors.startswith("interrupted; this goes on where it stopped: ")
-    kept = list((tmp_path / "cut/checkpoint").glob("training-0001.pt"))
-    assert len(kept) == 1
     assert not list(tmp_path.rglob("*.part"))
 
     again = stopped.errors.partition(": ")[2].split()
     assert "--fresh" not in again
-    resumed = forked(*again[again.index("run") :], signals=[[2.5, number]])
+    flags = again[again.index("run") :]
+    resumed = signalled_when_saved(forked, flags, tmp_path / "cut", number)
     assert resumed.code == code
     assert re.search(r"Going on after epoch [1-9]", resumed.output)
 
@@ -202,8 +223,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_only_then(forked, dat
     flags = ["--data", data_folder, "--out", tmp_path / "run", *LONG_FLAGS]
     with forked_runs("digitkaggle") as first_forked:
         first = first_forked.start(*flags)
-        while not (tmp_path / "run/checkpoint/training-0001.pt").exists():
-            time.sleep(0.05)
+        wait_until((tmp_path / "run/checkpoint/training-0001.pt").exists)
         for more in ([], ["--fresh"]):
             refused = forked(*flags, *more)
             assert refused.code == 2
@@ -213,7 +233,7 @@ def test_a_second_run_is_refused_while_the_first_lives_and_only_then(forked, dat
             )
         os.kill(first.pid, signal.SIGKILL)
         assert first.wait().code == -signal.SIGKILL
-    going_on = forked(*flags, signals=[[3, signal.SIGKILL]])
+    going_on = signalled_when_saved(forked, flags, tmp_path / "run", signal.SIGTERM)
     assert "Going on after epoch" in going_on.output
 
 
