@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run kernel download push status output submit test test-slow test-kaggle test-client bench lint format clean
+.PHONY: help run kernel download push status output submit test test-slow test-kaggle test-client test-faults bench lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -53,6 +53,9 @@ test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, wi
 
 test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume them, compare bytes
+	$(BIN)/python -m pytest -m faults $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)

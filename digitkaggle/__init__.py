@@ -1,6 +1,6 @@
 """digitkaggle classifies handwritten digits for Kaggle's Digit Recognizer: the public names."""
 
-from .data import DataSource, Digits, files_source, read_digits, split_rows
+from .data import DataSource, Digits, files_source, read_digits
 from .device import Compute, choose_compute
 from .errors import InputError, TrainingError
 from .models import load_model, save_model
@@ -8,6 +8,7 @@ from .networks import build_network
 from .pipeline import predict_run, run
 from .prediction import predict_probabilities
 from .settings import PRESETS, VERSION, Settings, make_settings
+from .split import split_rows
 from .training import LabelledImages, start_training, train
 
 __version__ = VERSION

@@ -10,6 +10,7 @@ from pathlib import Path
 from .competition import download, submit
 from .data import files_source
 from .errors import InputError, KaggleError
+from .interrupts import report_interrupt, termination_raised
 from .kernel_metadata import KINDS
 from .kernel_runs import output, push, status
 from .locations import RUNS_FOLDER, find_data
@@ -19,6 +20,7 @@ from .options import (
     add_device_flags,
     add_run_flags,
     add_verbosity_flags,
+    budget_from_flags,
     set_up_from_flags,
     settings_from_flags,
 )
@@ -50,8 +52,8 @@ KAGGLE_HELP = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 done, 2 wrong use or bad input, 3 Kaggle or the network failed, 130 interrupted; a fault of
-    ours is an exception, which Python ends with 1.
+    0 done, 2 wrong use or bad input, 3 Kaggle or the network failed, 130 interrupted by Ctrl-C, 143
+    by SIGTERM; a fault of ours is an exception, which Python ends with 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = make_parser()
@@ -60,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flags = parser.parse_args(arguments)
         set_up_from_flags(flags)
-        commands[flags.command](flags)
+        with termination_raised():
+            commands[flags.command](flags)
     except (InputError, KaggleError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, KaggleError) else 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return report_interrupt(interrupt, [sys.executable, "-m", "digitkaggle", *arguments])
     return 0
 
 
@@ -153,6 +155,7 @@ def run_command(flags: argparse.Namespace) -> None:
         fresh=flags.fresh,
         progress_bar=not flags.quiet,
         source_digest=source_digest(),
+        time_budget=budget_from_flags(flags),
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads and checks the competition's CSV files, and splits the training images.
+"""Reads and checks the competition's CSV files.
 
 `train.csv` has the columns `label` and `pixel0` to `pixel783`, `test.csv` the pixels alone. Files
 come from a folder or straight out of a zip, which is never unpacked to disk.
@@ -10,9 +10,11 @@ import contextlib
 import csv
 import hashlib
 import io
+import lzma
 import re
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +140,12 @@ def table_name(location: Path, file_name: str) -> str:
     """How messages name a table: the file's own path, or the zip's with the member's."""
     if location.is_dir():
         return str(location / file_name)
-    return f"{location}/{file_name}" if zipfile.is_zipfile(location) else str(location)
+    return f"{location}/{file_name}" if is_zip(location) else str(location)
+
+
+def is_zip(location: Path) -> bool:
+    """Whether a path is a zip; a pipe or a device, which may be read for ever, is none."""
+    return location.is_file() and zipfile.is_zipfile(location)
 
 
 @contextlib.contextmanager
@@ -158,13 +165,13 @@ def open_table(location: Path, file_name: str) -> Iterator[BinaryIO]:
                 )
             with open(location / file_name, "rb") as file:
                 yield file
-        elif zipfile.is_zipfile(location):
+        elif is_zip(location):
             with (
                 zipfile.ZipFile(location) as archive,
                 archive.open(_find_member(archive, location, file_name)) as file,
             ):
                 yield file
-        elif location.suffix == ".csv" and file_name == TEST_FILE:
+        elif location.is_file() and location.suffix == ".csv" and file_name == TEST_FILE:
             with open(location, "rb") as file:
                 yield file
         else:
@@ -180,8 +187,10 @@ def _no_table(location: Path) -> InputError:
             f"{location} does not exist: name the folder or zip with {TRAIN_FILE} "
             f"and {TEST_FILE} by --data"
         )
-    with open(location, "rb") as file:
-        start = file.read(1000).lstrip()
+    start = b""
+    if location.is_file():
+        with open(location, "rb") as file:
+            start = file.read(1000).lstrip()
     if start.startswith(b"<"):
         return _web_page(str(location))
     if start.startswith(b"PK"):
@@ -225,6 +234,7 @@ def _find_member(archive: zipfile.ZipFile, location: Path, file_name: str) -> zi
 READING_FAULTS = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     NotImplementedError,
     RuntimeError,
@@ -244,14 +254,15 @@ def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[s
     header = [column.strip().strip('"') for column in text.split(",")]
     if not text.strip():
         raise InputError(f"{name} is empty: {GET_IT_AGAIN}")
-    missing = [column for column in expected if column not in header]
-    extra = [column for column in header if column not in expected]
+    counts, known = Counter(header), set(expected)
+    missing = [column for column in expected if column not in counts]
+    extra = [column for column in counts if column not in known]
     if len(missing) == len(expected):
         raise InputError(
             f"{name}, line 1: no header with {expected[0]} to {expected[-1]}, but "
             f"{_shown(text)}: {GET_IT_AGAIN}"
         )
-    repeated = sorted({column for column in header if header.count(column) > 1})
+    repeated = sorted(column for column, count in counts.items() if count > 1)
     if repeated:
         raise InputError(f"{name}: column {_shown(repeated[0])} is there twice: {GET_IT_AGAIN}")
     if missing:
@@ -360,44 +371,3 @@ def _shown(text: str) -> str:
 
 def _more(columns: list[str]) -> str:
     return f" (and {len(columns) - 1} more)" if len(columns) > 1 else ""
-
-
-def split_rows(
-    labels: torch.Tensor, validation_fraction: float, seed: int, *, by_class: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows to train on and rows to hold out, drawn at random from `seed`.
-
-    Args:
-        labels: int64, N.
-        validation_fraction: share to hold out, rounded up to whole images.
-        by_class: hold out the same share of every class.
-
-    Returns:
-        Two int64 tensors that share no row and together have them all.
-
-    Raises:
-        InputError: too few images, in all or of one class.
-    """
-    # Imported here, for it costs most of a second that reading a help text need not wait for.
-    from sklearn.model_selection import train_test_split
-
-    counts = labels.bincount(minlength=CLASSES)
-    if by_class and bool((counts == 1).any()):
-        lonely = int((counts == 1).int().argmax())
-        raise InputError(
-            f"class {lonely} has a single training image, too few to split: add more, or "
-            "take it out"
-        )
-    try:
-        train_rows, validation_rows = train_test_split(
-            np.arange(len(labels)),
-            test_size=validation_fraction,
-            stratify=labels.numpy() if by_class else None,
-            random_state=seed,
-        )
-    except ValueError as error:
-        raise InputError(
-            f"{len(labels)} training images of {int((counts > 0).sum())} classes are too few to "
-            f"hold out {validation_fraction:g} of them: add more, or change --validation-fraction"
-        ) from error
-    return torch.from_numpy(train_rows), torch.from_numpy(validation_rows)

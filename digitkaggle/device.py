@@ -64,6 +64,19 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     raise InputError(f"no device works here: {'; '.join(passed_over)}")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device, the CPU included, has no memory left."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # What torch raises on CPUs and Apple's GPUs has no type of its own.
+    told = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        words in told
+        # The last is how oneDNN says it.
+        for words in ("allocate memory", "enough memory", "out of memory", "could not create a")
+    )
+
+
 def _candidates() -> list[torch.device]:
     found = []
     if torch.cuda.is_available():

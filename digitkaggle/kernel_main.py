@@ -8,9 +8,16 @@ from pathlib import Path
 
 from .data import files_source
 from .errors import InputError
+from .interrupts import report_interrupt, termination_raised
 from .locations import find_data, places_of_data
 from .log import logger
-from .options import OneLineParser, add_run_flags, set_up_from_flags, settings_from_flags
+from .options import (
+    OneLineParser,
+    add_run_flags,
+    budget_from_flags,
+    set_up_from_flags,
+    settings_from_flags,
+)
 from .pipeline import run
 from .run_folder import FIGURES
 
@@ -44,19 +51,20 @@ def kernel_run(arguments: Sequence[str]) -> Path:
         fresh=flags.fresh,
         progress_bar=not flags.quiet,
         source_digest=SOURCE_DIGEST,
+        time_budget=budget_from_flags(flags),
     )
 
 
 def kernel_main(arguments: Sequence[str]) -> int:
     """Run as a script; exit codes are those of `python -m digitkaggle`."""
     try:
-        kernel_run(arguments)
+        with termination_raised():
+            kernel_run(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return report_interrupt(interrupt, [sys.executable, sys.argv[0], *arguments])
     return 0
 
 

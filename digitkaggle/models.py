@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +18,19 @@ from .settings import Settings, make_settings
 
 def save_model(path: Path, networks: Sequence[nn.Module], settings: Settings) -> None:
     """Write the networks' weights and settings; equal weights give equal bytes."""
-    members = [
-        {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        for network in networks
-    ]
-    write_bytes(path, saved_bytes({"settings": settings.as_dict(), "members": members}))
+    save_weights(path, [cpu_weights(network.state_dict()) for network in networks], settings)
+
+
+def save_weights(
+    path: Path, members: Sequence[Mapping[str, torch.Tensor]], settings: Settings
+) -> None:
+    """Write a model whose members' weights are known, by name, from `cpu_weights`."""
+    write_bytes(path, saved_bytes({"settings": settings.as_dict(), "members": list(members)}))
+
+
+def cpu_weights(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights by name, on the CPU, laid out as everybody expects them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
 
 
 def read_model_settings(path: Path) -> Settings:
@@ -44,6 +52,8 @@ def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
             network.load_state_dict(weights)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise _no_model(path, "its weights do not fit its settings") from error
+        if not all(value.isfinite().all() for value in network.state_dict().values()):
+            raise _no_model(path, "its weights are not all numbers")
         networks.append(network.eval())
     return networks
 
@@ -56,11 +66,16 @@ def _read(path: Path) -> tuple[Settings, list[dict[str, torch.Tensor]]]:
     except Exception as error:
         # torch.load raises whatever its zip and pickle readers do; all mean the same to a user.
         raise _no_model(path, "it is damaged, or would run code when opened") from error
+    if not isinstance(content, dict):
+        raise _no_model(path, "its settings are missing or unknown")
     try:
         changes = dict(content["settings"])
-        return make_settings(changes.pop("preset"), changes), list(content["members"])
+        settings, members = make_settings(changes.pop("preset"), changes), list(content["members"])
     except (KeyError, TypeError, ValueError, InputError) as error:
         raise _no_model(path, "its settings are missing or unknown") from error
+    if not members:
+        raise _no_model(path, "it holds no network")
+    return settings, members
 
 
 def _no_model(path: Path, reason: str) -> InputError:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
+from .budget import TimeBudget, parse_duration, process_age
 from .errors import InputError
 from .files import read_json
 from .log import show_log
@@ -39,6 +41,12 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--settings", type=Path, metavar="FILE", help="JSON file of settings; flags win"
+    )
+    how.add_argument(
+        "--time-budget",
+        type=_duration,
+        metavar="TIME",
+        help="end, with a submission, within 90s, 45m or 2h",
     )
     add_device_flags(how)
     add_verbosity_flags(how)
@@ -76,6 +84,13 @@ def settings_from_flags(flags: argparse.Namespace, default_preset: str) -> Setti
     if not isinstance(preset, str):
         raise InputError(f"preset is a word, not {preset!r}")
     return make_settings(preset, changes)
+
+
+def budget_from_flags(flags: argparse.Namespace) -> TimeBudget | None:
+    """The time budget, which the imports before this moment count for too."""
+    if flags.time_budget is None:
+        return None
+    return TimeBudget(flags.time_budget, started=time.monotonic() - process_age())
 
 
 def set_up_from_flags(flags: argparse.Namespace) -> None:
@@ -116,6 +131,13 @@ def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
         return {"type": _whole_numbers, "metavar": "N,N,N", "help": help_text}
     kind = type(field.default)
     return {"type": kind, "metavar": "N" if kind is int else "X", "help": help_text}
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,39 @@ import numpy as np
 import torch
 from torch import nn
 
-from .augment import CLASSIC_COPIES, classic_expanded_set
-from .data import DataSource, Digits, read_test_images, split_rows
+from .budget import TimeBudget
+from .data import DataSource, Digits, read_test_images
 from .device import Compute, choose_compute
-from .errors import InputError, TrainingError
-from .files import write_json, write_text
+from .errors import InputError
+from .files import read_json, write_json, write_text
 from .locations import default_run_folder, on_kaggle
 from .log import logger
-from .models import load_model, read_model_settings, save_model
-from .networks import layer_table
-from .prediction import predict_probabilities
+from .members import Member, train_members
+from .models import load_model, read_model_settings, save_weights
+from .networks import build_network, layer_table
+from .prediction import mean_probabilities, predict_probabilities
 from .report import draw_figures
 from .run_folder import (
     FIGURES,
     HISTORY,
+    MEMBERS,
     METRICS,
     MODEL,
     PROBABILITIES,
     SAMPLE_SUBMISSION,
     SUBMISSION,
     VALIDATION,
-    choose_run_folder,
+    begin_run,
+    claimed_run_folder,
     drop_checkpoint,
     is_finished,
-    open_checkpoint,
     run_identity,
-    save_checkpoint,
     write_array,
     write_arrays,
 )
 from .settings import VERSION, Settings
+from .split import member_rows
 from .submission import write_submission
-from .training import LabelledImages, Training, number_of_epochs, start_training, train
 
 SAMPLE_NOTICE = """\
 +------------------------------------------------------------------------------+
@@ -65,6 +65,7 @@ def run(
     fresh: bool = False,
     progress_bar: bool = False,
     source_digest: str = "",
+    time_budget: TimeBudget | None = None,
 ) -> Path:
     """Do the full run and leave its files in a folder; a run that was cut off goes on.
 
@@ -76,15 +77,17 @@ def run(
         fresh: start anew even where the same run is finished or begun.
         progress_bar: show bars on standard error, if that is a terminal.
         source_digest: of the code; part of the run's identity.
+        time_budget: training stops so that the submission still fits in.
 
     Returns:
         The run's folder.
 
     Raises:
-        InputError: bad data, a folder that holds another run, a device that does not work.
-        TrainingError: the loss went to NaN; the checkpoint of the last good epoch is kept.
+        InputError: bad data, a folder that holds another run or is another's at the moment, a
+            device that does not work, a file that cannot be written.
+        TrainingError: the loss went to NaN; the last good checkpoint is kept.
+        Interrupted: Ctrl-C or SIGTERM came while training; the step was finished and saved.
     """
-    seconds: dict[str, float] = {}
     started = time.perf_counter()
     compute = choose_compute(device, settings.precision)
     logger.info("digitkaggle %s, preset %s, seed %d", VERSION, settings.preset, settings.seed)
@@ -94,156 +97,111 @@ def run(
         logger.warning(SAMPLE_NOTICE)
 
     _tell("device", str(compute))
-    with _stopwatch(seconds, "load"):
-        digits = source.read()
-        identity = run_identity(settings.as_dict(), digits.digest(), source_digest)
+    load_started = time.perf_counter()
+    digits = source.read()
+    identity = run_identity(settings.as_dict(), digits.digest(), source_digest)
+    load_seconds = time.perf_counter() - load_started
     _tell(
         "data",
         f"{source.origin}: {len(digits.train_images):,} images to learn from, "
-        f"{len(digits.test_images):,} to predict ({seconds['load']:.1f} s)",
+        f"{len(digits.test_images):,} to predict ({load_seconds:.1f} s)",
     )
+    # Data too few to split are refused here, before anything is written.
+    member_rows(digits.train_labels, settings, 1)
     default = default_run_folder(settings.preset, sample=source.sample)
-    folder = choose_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle())
-    if is_finished(folder, identity) and not fresh:
-        logger.info("This very run is finished in %s; --fresh would do it anew.", folder)
-        return folder
-    if fresh:
-        drop_checkpoint(folder)
-
-    train_rows, validation_rows = split_rows(
-        digits.train_labels,
-        settings.validation_fraction,
-        settings.split_seed,
-        by_class=settings.split_by_class,
-    )
-    held_out = LabelledImages(
-        digits.train_images[validation_rows], digits.train_labels[validation_rows]
-    )
-    _tell("split", f"{len(train_rows):,} to train on, {len(held_out):,} held out to validate")
-
-    with _stopwatch(seconds, "augment"):
-        data = training_images(digits, train_rows, settings).to(compute.device)
-    _tell("augment", _augmentation_in_words(settings, len(data)))
-
-    with _stopwatch(seconds, "train"):
-        training = start_training(settings, compute)
-        network_table = layer_table(training.network)
+    with claimed_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle()) as folder:
+        if is_finished(folder, identity) and not fresh:
+            _tell_finished(folder)
+            return folder
+        begin_run(folder, identity, fresh=fresh)
+        network_table = layer_table(build_network(settings, torch.Generator(compute.device)))
         logger.info("\n%s\n", network_table)
-        checkpoint = open_checkpoint(folder, identity)
-        if checkpoint:
-            training.restore(checkpoint)
-            logger.info(
-                "Going on after epoch %d, from the checkpoint in %s.", training.epoch, folder
-            )
-        _train(training, data, held_out, settings, compute, folder, progress_bar)
-        network = training.best_network()
-
-    with _stopwatch(seconds, "predict"):
-        probabilities = predict_probabilities(
-            [network], digits.test_images, compute, settings.views
+        members = train_members(
+            digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
         )
-        validation_probabilities = predict_probabilities(
-            [network], held_out.images, compute, settings.views
-        )
-
-    seconds["total"] = time.perf_counter() - started
-    best = training.history[training.best_epoch - 1]
-    metrics = {
-        "settings": settings.as_dict(),
-        "versions": _versions(),
-        "source_digest": source_digest,
-        "data": {
-            "origin": source.origin,
-            "digest": identity["data"]["digest"],
-            "training_images": len(digits.train_images),
-            "test_images": len(digits.test_images),
-        },
-        "device": {"name": str(compute.device), "dtype": str(compute.dtype), "why": compute.reason},
-        "network": network_table.splitlines(),
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "best_epoch": training.best_epoch,
-        "epochs": training.epoch,
-        "validation": accuracy_metrics(validation_probabilities, held_out.labels)
-        | {"loss": best["val_loss"]},
-    }
-    if digits.test_labels is not None:
-        metrics["test"] = accuracy_metrics(probabilities, digits.test_labels)
-
-    save_model(folder / MODEL, [network], settings)
-    write_text(folder / HISTORY, history_csv(training.history))
-    write_array(folder / PROBABILITIES, probabilities.numpy())
-    write_arrays(
-        folder / VALIDATION,
-        row=validation_rows.numpy(),
-        label=held_out.labels.numpy(),
-        probabilities=validation_probabilities.numpy(),
-    )
-    submission = SAMPLE_SUBMISSION if source.sample else SUBMISSION
-    write_submission(folder / submission, probabilities.argmax(dim=1), len(digits.test_images))
-    _draw(training, held_out, validation_probabilities, folder)
-    write_json(folder / METRICS, metrics)
-    drop_checkpoint(folder)
+        metrics = run_metrics(settings, members, digits, time_budget) | {
+            "source_digest": source_digest,
+            "data": {
+                "origin": source.origin,
+                "digest": identity["data"]["digest"],
+                "training_images": len(digits.train_images),
+                "test_images": len(digits.test_images),
+            },
+            "device": device_in_words(compute),
+            "network": network_table.splitlines(),
+            "seconds": _seconds(load_seconds, members, time.perf_counter() - started),
+        }
+        submission = SAMPLE_SUBMISSION if source.sample else SUBMISSION
+        _write_results(folder, settings, members, digits, submission)
+        write_json(folder / METRICS, metrics)
+        drop_checkpoint(folder)
     _tell_the_end(metrics, folder, submission)
     return folder
 
 
-def training_images(digits: Digits, train_rows: torch.Tensor, settings: Settings) -> LabelledImages:
-    """The images to train on: the rows as they are, or the classic set made of them."""
-    images, labels = digits.train_images[train_rows], digits.train_labels[train_rows]
-    if settings.augmentation == "expanded":
-        return LabelledImages(classic_expanded_set(images), labels.repeat(CLASSIC_COPIES))
-    return LabelledImages(images, labels)
-
-
-def _train(
-    training: Training,
-    data: LabelledImages,
-    held_out: LabelledImages,
-    settings: Settings,
-    compute: Compute,
-    folder: Path,
-    progress_bar: bool,
+def _write_results(
+    folder: Path, settings: Settings, members: Sequence[Member], digits: Digits, submission: str
 ) -> None:
-    """Train to the end: a row on screen and a checkpoint for each epoch."""
-    epochs = number_of_epochs(settings, len(data))
-    if epochs > settings.epochs:
-        logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
-    logger.info(
-        "\n%9s  %10s  %9s  %10s  %9s  %9s  %7s",
-        *("epoch", "train loss", "train acc", "val loss", "val acc", "rate", "seconds"),
-    )
-    rows = train(training, data, held_out, settings, compute, progress_bar=progress_bar)
-    try:
-        for row in rows:
-            logger.info(
-                "%9s  %10.4f  %8.2f%%  %10.4f  %8.2f%%  %9.2g  %7.1f%s",
-                f"{row['epoch']}/{epochs}",
-                row["train_loss"],
-                100 * row["train_accuracy"],
-                row["val_loss"],
-                100 * row["val_accuracy"],
-                row["learning_rate"],
-                row["seconds"],
-                "  best so far" if training.best_epoch == row["epoch"] else "",
-            )
-            save_checkpoint(folder, training.state())
-    except TrainingError as error:
-        kept = (
-            f"; the checkpoint of epoch {training.epoch} is kept in {folder}"
-            if training.epoch
-            else ""
-        )
-        raise TrainingError(f"{error}{kept}") from error
-    if training.epoch < epochs:
-        logger.info(
-            "Stopped early: %d epochs without a lower validation loss.",
-            training.epoch - training.best_epoch,
-        )
-    logger.info(
-        "Keeping the weights of epoch %d of %d, the one with the lowest validation loss.",
-        training.best_epoch,
-        training.epoch,
-    )
+    save_weights(folder / MODEL, [member.weights for member in members], settings)
+    write_text(folder / HISTORY, history_csv(members))
+    probabilities = mean_probabilities([member.probabilities for member in members])
+    write_array(folder / PROBABILITIES, probabilities.numpy())
+    rows = torch.cat([member.held_rows for member in members])
+    held_probabilities = torch.cat([member.held_probabilities for member in members])
+    arrays = {
+        "row": rows.numpy(),
+        "label": digits.train_labels[rows].numpy(),
+        "probabilities": held_probabilities.numpy(),
+    }
+    if settings.members > 1:
+        answers = [member.probabilities.argmax(dim=1).byte() for member in members]
+        write_arrays(folder / MEMBERS, digits=torch.stack(answers).numpy())
+        sizes = [len(member.held_rows) for member in members]
+        arrays["member"] = np.repeat([member.number for member in members], sizes)
+    write_arrays(folder / VALIDATION, **arrays)
+    write_submission(folder / submission, probabilities.argmax(dim=1), len(digits.test_images))
+    _draw(folder, members[0], digits, rows, held_probabilities)
+
+
+def run_metrics(
+    settings: Settings, members: Sequence[Member], digits: Digits, time_budget: TimeBudget | None
+) -> dict[str, Any]:
+    """What `metrics.json` says of the settings and the result.
+
+    Of several members, the accuracy is that of each held-out image's own member: no image is judged
+    by a network that learned from it. `best_epoch` and `epochs` are lists then.
+    """
+    labels = digits.train_labels
+    by_member = [
+        {"member": member.number, "best_epoch": member.best_epoch, "epochs": len(member.history)}
+        | accuracy_metrics(member.held_probabilities, labels[member.held_rows])
+        | {"loss": member.best_loss}
+        for member in members
+    ]
+    rows = torch.cat([member.held_rows for member in members])
+    held_probabilities = torch.cat([member.held_probabilities for member in members])
+    metrics: dict[str, Any] = {
+        "settings": settings.as_dict(),
+        "versions": _versions(),
+        "best_epoch": [figures["best_epoch"] for figures in by_member],
+        "epochs": [figures["epochs"] for figures in by_member],
+        "validation": accuracy_metrics(held_probabilities, labels[rows])
+        | {"loss": sum(member.best_loss for member in members) / len(members)},
+    }
+    if settings.members == 1:
+        metrics |= {name: metrics[name][0] for name in ("best_epoch", "epochs")}
+    else:
+        metrics["members"] = by_member
+    if digits.test_labels is not None:
+        probabilities = mean_probabilities([member.probabilities for member in members])
+        metrics["test"] = accuracy_metrics(probabilities, digits.test_labels)
+    cuts = [f"member {member.number}: {member.cut}" for member in members if member.cut]
+    if len(members) < settings.members:
+        cuts.append(f"{len(members)} of {settings.members} members are trained")
+    if time_budget or cuts:
+        seconds = time_budget.seconds if time_budget else None  # a run before this one had it
+        metrics["time_budget"] = {"seconds": seconds, "cut": "; ".join(cuts)}
+    return metrics
 
 
 def predict_run(folder: Path, data: Path, out: Path, *, device: str = "auto") -> Path:
@@ -273,32 +231,49 @@ def accuracy_metrics(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[
     }
 
 
-def history_csv(history: Sequence[Mapping[str, float]], member: int = 1) -> str:
-    """The history as CSV text, one row an epoch."""
-    columns = ("member", *history[0])
-    lines = [",".join(columns)]
-    for row in history:
-        lines.append(",".join(f"{value:.9g}" for value in (member, *row.values())))
+def history_csv(members: Sequence[Member]) -> str:
+    """The members' histories as CSV text, one row an epoch."""
+    lines = [",".join(("member", *members[0].history[0]))]
+    for member in members:
+        for row in member.history:
+            lines.append(",".join(f"{value:.9g}" for value in (member.number, *row.values())))
     return "\n".join(lines) + "\n"
 
 
 def _draw(
-    training: Training, held_out: LabelledImages, probabilities: torch.Tensor, folder: Path
+    folder: Path,
+    first: Member,
+    digits: Digits,
+    held_rows: torch.Tensor,
+    held_probabilities: torch.Tensor,
 ) -> None:
+    """The figures: curves of the first member, the mistakes of all."""
     try:
         draw_figures(
             folder / FIGURES,
-            training.history,
-            training.best_epoch,
-            held_out.images,
-            held_out.labels,
-            probabilities,
+            first.history,
+            first.best_epoch,
+            digits.train_images[held_rows],
+            digits.train_labels[held_rows],
+            held_probabilities,
         )
     except InputError:
         raise
     except Exception as error:
         # The submission is worth more than its pictures.
         logger.warning("The figures could not be drawn (%s); everything else is done.", error)
+
+
+def device_in_words(compute: Compute) -> dict[str, str]:
+    """The device, its numbers and the reason, as `metrics.json` has them."""
+    return {"name": str(compute.device), "dtype": str(compute.dtype), "why": compute.reason}
+
+
+def _seconds(load: float, members: Sequence[Member], total: float) -> dict[str, float]:
+    spent = {"load": load}
+    for stage in ("augment", "train", "predict"):
+        spent[stage] = sum(member.seconds[stage] for member in members)
+    return {stage: round(value, 3) for stage, value in (spent | {"total": total}).items()}
 
 
 def _versions() -> dict[str, str]:
@@ -310,27 +285,21 @@ def _versions() -> dict[str, str]:
     }
 
 
-@contextlib.contextmanager
-def _stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - started
-
-
 def _tell(stage: str, what: str) -> None:
     logger.info("%-8s %s", stage, what)
 
 
-def _augmentation_in_words(settings: Settings, images: int) -> str:
-    if settings.augmentation == "expanded":
-        return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
-    if settings.augmentation == "affine":
-        return (
-            f"every image anew each epoch: turned by up to {settings.rotation:g} degrees, "
-            f"shifted {settings.shift:g} pixels, zoomed {settings.zoom:.0%}, "
-            f"sheared {settings.shear:g} degrees"
+def _tell_finished(folder: Path) -> None:
+    cut = (read_json(folder / METRICS).get("time_budget") or {}).get("cut")
+    if cut:
+        logger.warning(
+            "This very run is finished in %s, early by its time budget (%s); --fresh trains in "
+            "full.",
+            folder,
+            cut,
         )
-    return "none"
+    else:
+        logger.info("This very run is finished in %s; --fresh would do it anew.", folder)
 
 
 def _tell_the_end(metrics: dict[str, Any], folder: Path, submission: str) -> None:

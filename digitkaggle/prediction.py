@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .device import Compute
+from .device import Compute, is_out_of_memory
 from .networks import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
@@ -36,12 +36,20 @@ def predict_logits(network: nn.Module, images: torch.Tensor, compute: Compute) -
     """
     was_training = network.training
     network.eval()
-    logits = []
-    for batch in images.split(PREDICTION_BATCH):
-        with compute.autocast():
-            logits.append(network(network_input(batch.to(compute.device))).float())
+    logits = [_batch_logits(network, batch, compute) for batch in images.split(PREDICTION_BATCH)]
     network.train(was_training)
     return torch.cat(logits)
+
+
+def _batch_logits(network: nn.Module, batch: torch.Tensor, compute: Compute) -> torch.Tensor:
+    """The logits of a batch; where memory runs out, of one half of it after the other."""
+    try:
+        with compute.autocast():
+            return network(network_input(batch.to(compute.device))).float()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error) or len(batch) == 1:
+            raise
+    return torch.cat([_batch_logits(network, half, compute) for half in batch.chunk(2)])
 
 
 def predict_probabilities(
@@ -54,12 +62,25 @@ def predict_probabilities(
     Returns:
         float32, N x 10, on the CPU; each row adds up to 1.
     """
+    return mean_probabilities(
+        [member_probabilities(network, images, compute, views) for network in networks]
+    )
+
+
+def member_probabilities(
+    network: nn.Module, images: torch.Tensor, compute: Compute, views: int
+) -> torch.Tensor:
+    """The mean of one network's probabilities for so many views; as `predict_probabilities`."""
     total = torch.zeros(len(images), CLASSES, device=compute.device)
-    for network in networks:
-        for down, right in VIEWS[:views]:
-            logits = predict_logits(network, shifted(images, down, right), compute)
-            total += logits.softmax(dim=1)
-    return (total / (len(networks) * views)).cpu()
+    for down, right in VIEWS[:views]:
+        logits = predict_logits(network, shifted(images, down, right), compute)
+        total += logits.softmax(dim=1)
+    return (total / views).cpu()
+
+
+def mean_probabilities(members: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The mean of what members say, N x 10 each; added up in order, so always to the same bytes."""
+    return sum(members[1:], start=members[0]) / len(members)
 
 
 def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import shutil
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import numpy as np
 import torch
 
 from .errors import InputError
-from .files import read_json, write_bytes, write_json
+from .files import clear_leftovers, read_json, write_bytes, write_json
+from .lock import lock_folder
 
 SUBMISSION = "submission.csv"
 SAMPLE_SUBMISSION = "not-for-kaggle.csv"
 MODEL = "model.pt"
+MEMBERS = "members.npz"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
 PROBABILITIES = "probabilities.npy"
@@ -23,9 +28,10 @@ VALIDATION = "validation.npz"
 FIGURES = "figures"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_RUN = Path(CHECKPOINT) / "run.json"
-CHECKPOINT_STATE = Path(CHECKPOINT) / "training.pt"
+DROPPED_CHECKPOINT = ".checkpoint.dropped"
 # A finished run has all of these; a folder with one of them and no metrics.json is somebody else's.
 RESULTS = (MODEL, HISTORY, PROBABILITIES, VALIDATION)
+MOST_DIFFERENCES = 6
 CLAIMED = (SUBMISSION, SAMPLE_SUBMISSION, *RESULTS)
 
 
@@ -44,15 +50,15 @@ def identity_in(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The identity of the run in a folder, or None if there is none (or no readable one)."""
     try:
         if (folder / CHECKPOINT_RUN).exists():
-            return run_identity(**read_json(folder / CHECKPOINT_RUN))
-        if (folder / METRICS).exists():
+            found = run_identity(**read_json(folder / CHECKPOINT_RUN))
+        else:
             metrics = read_json(folder / METRICS)
-            return run_identity(
+            found = run_identity(
                 metrics["settings"], metrics["data"]["digest"], metrics["source_digest"]
             )
     except (InputError, KeyError, TypeError):
         return None
-    return None
+    return found if isinstance(found["settings"], dict) else None
 
 
 def is_finished(folder: Path, identity: dict[str, dict[str, Any]] | None = None) -> bool:
@@ -71,6 +77,7 @@ def choose_run_folder(
     *,
     fresh: bool,
     beside: bool = True,
+    passed_over: Collection[Path] = (),
 ) -> Path:
     """The folder for a run.
 
@@ -80,6 +87,7 @@ def choose_run_folder(
         named: taken as it is.
         fresh: a named folder may hold another run, which is replaced.
         beside: where the default holds another run, take the next free `-2`, `-3` beside it.
+        passed_over: folders beside the default that are not free, whatever they hold.
 
     Raises:
         InputError: the named folder holds another run, or files that no run of ours wrote.
@@ -89,7 +97,7 @@ def choose_run_folder(
             _refuse_other_run(named, identity)
         return named
     candidate, number = default, 1
-    while beside and _is_taken(candidate, identity):
+    while beside and (candidate in passed_over or _is_taken(candidate, identity)):
         number += 1
         candidate = default.with_name(f"{default.name}-{number}")
     return candidate
@@ -99,9 +107,12 @@ def _is_taken(folder: Path, identity: dict[str, dict[str, Any]]) -> bool:
     if not folder.exists():
         return False
     found = identity_in(folder)
-    if found is None:
-        return not folder.is_dir() or any((folder / name).exists() for name in CLAIMED)
-    return found != identity
+    if found is not None:
+        return found != identity
+    # Whose these results, or this checkpoint, are nobody can tell.
+    checkpoint = folder / CHECKPOINT
+    kept = any(checkpoint.glob("[!.]*")) if checkpoint.is_dir() else checkpoint.exists()
+    return not folder.is_dir() or kept or any((folder / name).exists() for name in CLAIMED)
 
 
 def _refuse_other_run(folder: Path, identity: dict[str, dict[str, Any]]) -> None:
@@ -110,8 +121,8 @@ def _refuse_other_run(folder: Path, identity: dict[str, dict[str, Any]]) -> None
     found = identity_in(folder)
     if found is None:
         raise InputError(
-            f"{folder} is no folder, or holds results that no known run wrote: choose another "
-            "with --out, or replace them with --fresh"
+            f"{folder} is no folder, or holds results or a checkpoint that no known run wrote: "
+            "choose another with --out, or replace them with --fresh"
         )
     raise InputError(
         f"{folder} holds another run ({differences(found, identity)}): choose another folder "
@@ -127,6 +138,8 @@ def differences(found: dict[str, dict[str, Any]], asked: dict[str, dict[str, Any
         for name in [*here, *(name for name in there if name not in here)]
         if there.get(name) != here.get(name)
     ]
+    if len(told) > MOST_DIFFERENCES:
+        told[MOST_DIFFERENCES:] = [f"{len(told) - MOST_DIFFERENCES} more settings"]
     if found["data"] != asked["data"]:
         told.append("made from other data")
     if found["source"] != asked["source"]:
@@ -134,32 +147,94 @@ def differences(found: dict[str, dict[str, Any]], asked: dict[str, dict[str, Any
     return "; ".join(told)
 
 
-def open_checkpoint(folder: Path, identity: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Claim the folder for a run; the training state that an earlier try left there, or None."""
-    if (folder / CHECKPOINT_STATE).exists() and identity_in(folder) == identity:
-        try:
-            return torch.load(folder / CHECKPOINT_STATE, weights_only=True)
-        except Exception:
-            # Whatever a damaged file makes torch raise, the run can still start from nothing.
-            drop_checkpoint(folder)
-    drop_checkpoint(folder)
-    run = {
-        "settings": identity["settings"],
-        "data_digest": identity["data"]["digest"],
-        "source_digest": identity["source"]["digest"],
-    }
-    write_json(folder / CHECKPOINT_RUN, run)
-    return None
+@contextlib.contextmanager
+def claimed_run_folder(
+    identity: dict[str, dict[str, Any]],
+    default: Path,
+    named: Path | None,
+    *,
+    fresh: bool,
+    beside: bool = True,
+) -> Iterator[Path]:
+    """The folder that `choose_run_folder` chooses, made, and locked for as long as this lasts.
+
+    Raises:
+        InputError: as there; or another process is at work in it, or it cannot be made.
+    """
+
+    def choose() -> Path:
+        return choose_run_folder(
+            identity, default, named, fresh=fresh, beside=beside, passed_over=busy
+        )
+
+    busy: set[Path] = set()
+    with contextlib.ExitStack() as held:
+        while True:
+            folder = choose()
+            unlock = _lock_run_folder(folder)
+            if unlock is None:
+                if named is not None or not beside or identity_in(folder) == identity:
+                    raise InputError(
+                        f"another run is at work in {folder}: let it end, or choose another "
+                        "folder with --out"
+                    )
+                # Somebody was a moment faster, and is about to write whose folder it is.
+                busy.add(folder)
+                continue
+            with contextlib.ExitStack() as lock:
+                lock.callback(unlock)
+                # Chosen again, under the lock: somebody may have been here since.
+                if choose() == folder:
+                    held.push(lock.pop_all())
+                    break
+        yield folder
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Put a training state into the run's folder, whole or not at all."""
-    write_bytes(folder / CHECKPOINT_STATE, saved_bytes(state))
+def _lock_run_folder(folder: Path) -> Callable[[], None] | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return lock_folder(folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be used ({error.strerror or error}): mind its rights, or name "
+            "another folder with --out"
+        ) from error
+
+
+def begin_run(folder: Path, identity: dict[str, dict[str, Any]], *, fresh: bool) -> None:
+    """Make a folder this run's own: its checkpoint stays, unless `fresh`; another's goes.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    clear_leftovers([folder, folder / CHECKPOINT, folder / FIGURES])
+    if fresh or not (folder / CHECKPOINT_RUN).exists() or identity_in(folder) != identity:
+        drop_checkpoint(folder)
+        run = {
+            "settings": identity["settings"],
+            "data_digest": identity["data"]["digest"],
+            "source_digest": identity["source"]["digest"],
+        }
+        write_json(folder / CHECKPOINT_RUN, run)
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Take the checkpoint away: the run is done, or starts anew."""
-    shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    """Take the checkpoint away, as one: the run is done, or starts anew.
+
+    Raises:
+        InputError: it cannot be moved.
+    """
+    dropped = folder / DROPPED_CHECKPOINT
+    shutil.rmtree(dropped, ignore_errors=True)
+    if (folder / CHECKPOINT).exists():
+        try:
+            os.replace(folder / CHECKPOINT, dropped)
+        except OSError as error:
+            raise InputError(
+                f"{folder / CHECKPOINT} cannot be taken away ({error.strerror or error}): "
+                "mind its rights, or name another folder with --out"
+            ) from error
+        shutil.rmtree(dropped, ignore_errors=True)
 
 
 def saved_bytes(value: Any) -> bytes:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .data import DataSource, Digits, split_rows
+from .data import DataSource, Digits
 from .errors import InputError
 from .networks import IMAGE_SIZE
+from .split import split_rows
 
 SAMPLE_TEST_SHARE = 0.2
 SAMPLE_SEED = 0

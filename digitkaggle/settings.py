@@ -33,6 +33,9 @@ class Settings:
 
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", within="[0, 2**63)")
+    members: int = setting(
+        1, "networks trained, whose probabilities are averaged", within="[1, 1000]"
+    )
 
     # The split
     split_seed: int = setting(
@@ -84,18 +87,18 @@ class Settings:
         "one-cycle", "of the learning rate over steps", choices=("one-cycle", "constant")
     )
     warmup: float = setting(0.25, "one-cycle: share of the steps that climb", within="[0, 1)")
-    epochs: int = setting(8, "times through the training images", within="[1, inf)")
+    epochs: int = setting(8, "times through the training images", within="[1, 1e9]")
     minimum_steps: int = setting(
-        0, "more epochs, if so many steps need them: for small data", within="[0, inf)"
+        0, "more epochs, if so many steps need them: for small data", within="[0, 1e9]"
     )
-    batch_size: int = setting(256, "images a step", within="[1, inf)")
+    batch_size: int = setting(256, "images a step", within="[1, 1e9]")
     piece_size: int = setting(
-        0, "images at once, a batch's gradients adding up; 0 is the whole batch", within="[0, inf)"
+        0, "images at once, a batch's gradients adding up; 0 is the whole batch", within="[0, 1e9]"
     )
     patience: int = setting(
         0,
         "stop after so many epochs without a lower validation loss; 0 is never",
-        within="[0, inf)",
+        within="[0, 1e9]",
     )
     views: int = setting(
         5, "views of an image, shifted by a pixel, averaged at prediction", within="[1, 5]"

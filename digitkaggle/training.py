@@ -1,4 +1,7 @@
-"""The training loop: one plain function, an epoch at a time, the best validated weights kept."""
+"""The training loop: one plain function, an epoch at a time, the best validated weights kept.
+
+It comes to rest where it is asked to, in mid-epoch too, and goes on from there to the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +19,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .augment import random_affine
-from .device import Compute
-from .errors import TrainingError
+from .device import Compute, is_out_of_memory
+from .errors import InputError, TrainingError
+from .log import logger
 from .networks import IMAGE_SIZE, build_network
 from .optimizers import Muon
 from .prediction import network_input, predict_logits
@@ -46,18 +50,25 @@ class LabelledImages:
 
 @dataclass
 class Training:
-    """Everything that an epoch changes: what a checkpoint holds, and a resume puts back."""
+    """Everything that a step changes: what a checkpoint holds, and a resume puts back."""
 
     network: nn.Sequential
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     order: torch.Generator  # on the CPU: order of the images, augmentation
     noise: torch.Generator  # on the device: first weights, dropout
-    epoch: int = 0
+    piece_size: int  # images at once; 0 is the whole batch
+    epoch: int = 0  # done
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = math.inf
     best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    # Of the epoch that is under way: its images' order, what its steps gave, its seconds so far.
+    images_order: torch.Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
+    losses: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    hits: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    out_of_time: bool = False
 
     def state(self) -> dict[str, Any]:
         """All of it as tensors, numbers and plain containers; shares memory with the live run."""
@@ -67,25 +78,40 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "order": self.order.get_state(),
             "noise": self.noise.get_state(),
+            "piece_size": self.piece_size,
             "epoch": self.epoch,
             "history": self.history,
             "best_epoch": self.best_epoch,
             "best_loss": self.best_loss,
             "best_weights": self.best_weights,
+            "images_order": self.images_order,
+            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
+            "hits": torch.stack(self.hits) if self.hits else torch.empty(0),
+            "seconds": self.seconds,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a run where `state` left it."""
+        """Take up a run where `state` left it; one that does not fit raises whatever it may."""
+        device = self.noise.device
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        # Empty where the numbers needed no scaling; a GPU's float16 may have come to need it.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.order.set_state(state["order"])
-        self.noise.set_state(state["noise"])
+        # Another kind of device has another generator: there dropout begins its draws anew.
+        if state["noise"].shape == self.noise.get_state().shape:
+            self.noise.set_state(state["noise"])
+        self.piece_size = state["piece_size"]
         self.epoch = state["epoch"]
         self.history = state["history"]
         self.best_epoch = state["best_epoch"]
         self.best_loss = state["best_loss"]
         self.best_weights = state["best_weights"]
+        self.images_order = state["images_order"]
+        self.losses = list(state["losses"].to(device))
+        self.hits = list(state["hits"].to(device))
+        self.seconds = state["seconds"]
 
     def best_network(self) -> nn.Sequential:
         """The network with the weights of its best epoch, in evaluation mode."""
@@ -105,6 +131,7 @@ def start_training(settings: Settings, compute: Compute) -> Training:
         scaler=torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16),
         order=order,
         noise=noise,
+        piece_size=settings.piece_size,
     )
 
 
@@ -145,9 +172,9 @@ def image_size(sizes: Sequence[int], progress: float) -> int:
 
     Args:
         sizes: pixels along a side.
-        progress: share of the training that is done, 0 to below 1.
+        progress: share of the training that is done, 0 to 1.
     """
-    return sizes[int(progress * len(sizes))]
+    return sizes[min(int(progress * len(sizes)), len(sizes) - 1)]
 
 
 def number_of_epochs(settings: Settings, images: int) -> int:
@@ -191,7 +218,9 @@ def train(
     compute: Compute,
     *,
     progress_bar: bool = False,
-) -> Iterator[dict[str, float]]:
+    pause: Callable[[], bool] = lambda: False,
+    time_spent: Callable[[], float] = lambda: 0.0,
+) -> Iterator[dict[str, float] | None]:
     """Train epoch by epoch, yielding each one's row of the history when it is done.
 
     Between two rows `training` is at rest: whoever takes the rows may save it, print, or stop. The
@@ -202,65 +231,136 @@ def train(
         data: to train on, on `compute.device`.
         held_out: to validate on, never augmented.
         progress_bar: show one on standard error within each epoch, if that is a terminal.
+        pause: asked after each step; where it says so, `training` comes to rest within the epoch,
+            and None is yielded.
+        time_spent: asked after each step for the share of the time there is; 1 or more ends the
+            epoch and the training, whose schedule ends in time.
 
     Raises:
         TrainingError: the loss went to NaN or infinity; `training.best_weights` are still good.
+        InputError: the device has no memory for a single image.
     """
     network, optimizer = training.network, training.optimizer
     epochs = number_of_epochs(settings, len(data))
     steps = math.ceil(len(data) / settings.batch_size)
-    while training.epoch < epochs and not out_of_patience(training, settings):
+    begun = (training.epoch * steps + len(training.losses)) / (epochs * steps)
+    spent = time_spent()
+    while training.epoch < epochs and not (
+        training.out_of_time or out_of_patience(training, settings)
+    ):
         epoch, started = training.epoch + 1, time.perf_counter()
         network.train()
-        losses: list[torch.Tensor] = []
-        hits = torch.zeros((), dtype=torch.int64, device=compute.device)
-        order = torch.randperm(len(data), generator=training.order).to(compute.device)
-        batches = tqdm(
-            order.split(settings.batch_size),
+        if not training.losses:
+            training.images_order = torch.randperm(len(data), generator=training.order)
+        batches = training.images_order.to(compute.device).split(settings.batch_size)
+        for index in tqdm(
+            batches[len(training.losses) :],
             desc=f"epoch {epoch}/{epochs}",
             unit="batch",
+            initial=len(training.losses),
+            total=steps,
             leave=False,
             disable=None if progress_bar else True,  # None: on a terminal only
-        )
-        for step, index in enumerate(batches):
-            progress = ((epoch - 1) * steps + step + 0.5) / (epochs * steps)
+        ):
+            progress = (training.epoch * steps + len(training.losses) + 0.5) / (epochs * steps)
+            progress = max(progress, begun + (1 - begun) * min(spent, 1.0))
             factor = learning_rate_factor(settings.schedule, settings.warmup, progress)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             size = image_size(settings.image_sizes, progress)
-            loss, batch_hits = train_batch(training, data, index, settings, compute, size)
-            losses.append(loss)
-            hits += batch_hits
-            if step % STEPS_BETWEEN_LOOKS == 0 or step == steps - 1:
-                refuse_nonfinite(losses, epoch)
+            loss, hits = train_batch_within_memory(training, data, index, settings, compute, size)
+            training.losses.append(loss)
+            training.hits.append(hits)
+            spent, step = time_spent(), len(training.losses)
+            training.out_of_time = spent >= 1 and (epoch, step) != (epochs, steps)
+            if training.out_of_time:
+                break
+            if step % STEPS_BETWEEN_LOOKS == 0:
+                refuse_nonfinite(training.losses, epoch)
+            if step < steps and pause():
+                refuse_nonfinite(training.losses, epoch)
+                training.seconds += time.perf_counter() - started
+                yield None
+                started = time.perf_counter()
 
+        refuse_nonfinite(training.losses, epoch)
         val_loss, val_accuracy = validate(network, held_out, settings, compute)
         if not math.isfinite(val_loss):
             raise TrainingError(
                 f"the validation loss is {val_loss} after epoch {epoch}: "
                 "try a lower --learning-rate"
             )
-        training.epoch = epoch
-        if val_loss < training.best_loss:
-            training.best_epoch, training.best_loss = epoch, val_loss
-            # A copy: state_dict() alone would go on changing with the live weights.
-            training.best_weights = copy.deepcopy(network.state_dict())
+        images = min(len(training.losses) * settings.batch_size, len(data))
         row = {
             "epoch": epoch,
-            "train_loss": torch.stack(losses).sum().item() / len(data),
-            "train_accuracy": hits.item() / len(data),
+            "train_loss": torch.stack(training.losses).sum().item() / images,
+            "train_accuracy": torch.stack(training.hits).sum().item() / images,
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "learning_rate": optimizer.param_groups[-1]["lr"],
-            "seconds": time.perf_counter() - started,
+            "seconds": training.seconds + time.perf_counter() - started,
         }
-        training.history.append(row)
+        finish_epoch(training, row)
         yield row
+
+
+def finish_epoch(training: Training, row: dict[str, float]) -> None:
+    """Enter an epoch's row, keep its weights if they are the best so far, and be ready for more."""
+    training.epoch = int(row["epoch"])
+    training.history.append(row)
+    training.losses, training.hits, training.seconds = [], [], 0.0
+    training.images_order = torch.empty(0)
+    if row["val_loss"] < training.best_loss:
+        training.best_epoch, training.best_loss = training.epoch, row["val_loss"]
+        # A copy: state_dict() alone would go on changing with the live weights.
+        training.best_weights = copy.deepcopy(training.network.state_dict())
 
 
 def out_of_patience(training: Training, settings: Settings) -> bool:
     """Whether the validation loss has not fallen for as many epochs as the settings allow."""
     return 0 < settings.patience <= training.epoch - training.best_epoch
+
+
+def train_batch_within_memory(
+    training: Training,
+    data: LabelledImages,
+    index: torch.Tensor,
+    settings: Settings,
+    compute: Compute,
+    size: int = IMAGE_SIZE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`train_batch`, tried again in pieces of half the size for as long as memory runs out.
+
+    Each try draws the same random numbers. Batch normalisation's running means may have seen the
+    images of one that failed; with it the result is another in pieces anyway, which is said. No
+    memory for a single image is an InputError.
+    """
+    while True:
+        order, noise = training.order.get_state(), training.noise.get_state()
+        try:
+            return train_batch(training, data, index, settings, compute, size)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Out of the handler, whose traceback would hold what the failed try allocated.
+        size = min(training.piece_size or len(index), len(index))
+        if size == 1:
+            raise InputError(
+                f"the memory of {compute.device} has no room to train on a single image: free "
+                "some, or choose a smaller network by --widths"
+            )
+        training.order.set_state(order)
+        training.noise.set_state(noise)
+        training.optimizer.zero_grad()
+        training.piece_size = math.ceil(size / 2)
+        if compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+        change = ", which changes the result, for batch normalisation sees a piece at a time"
+        mixes = any(isinstance(layer, nn.BatchNorm2d) for layer in training.network)
+        logger.warning(
+            "A batch of %d does not fit the memory of %s: going on in pieces of %d%s.",
+            *(len(index), compute.device, training.piece_size, change if mixes else ""),
+        )
 
 
 def train_batch(
@@ -273,7 +373,7 @@ def train_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of the optimizer on the images of `index`, brought to `size` if they are augmented.
 
-    A batch is walked in pieces of `settings.piece_size`; their gradients add up to the whole
+    A batch is walked in pieces of `training.piece_size`; their gradients add up to the whole
     batch's, as long as no batch normalisation mixes its images.
 
     Returns:
@@ -281,7 +381,7 @@ def train_batch(
         the device, so that nothing waits for them.
     """
     losses, hits = [], []
-    for piece in index.split(settings.piece_size or len(index)):
+    for piece in index.split(training.piece_size or len(index)):
         images, labels = network_input(data.images[piece]), data.labels[piece]
         if settings.augmentation == "affine":
             images = random_affine(

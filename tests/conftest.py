@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -103,6 +109,84 @@ def command(tmp_path: Path):
         )
 
     return call
+
+
+@contextlib.contextmanager
+def forked_runs(
+    entry: object, python: object = sys.executable
+) -> Iterator[Callable[..., SimpleNamespace]]:
+    """Real runs of the package or of a script, each in a process of its own; see forked_runs.py."""
+    if os.name != "posix":
+        pytest.skip("processes cannot be forked here")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with subprocess.Popen(
+        [python, Path(__file__).parent / "forked_runs.py", str(entry)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+
+        def start(*arguments: object, signals: object = (), **faults: object) -> SimpleNamespace:
+            order = {"arguments": [*map(str, arguments)], "signals": signals, "faults": faults}
+            parent.stdin.write(json.dumps(order) + "\n")
+            parent.stdin.flush()
+            pid = int(parent.stdout.readline())
+            return SimpleNamespace(pid=pid, wait=lambda: ended(parent.stdout.readline()))
+
+        def ended(line: str) -> SimpleNamespace:
+            return SimpleNamespace(**json.loads(line))
+
+        def run(*arguments: object, **options: object) -> SimpleNamespace:
+            return start(*arguments, **options).wait()
+
+        run.start = start
+        yield run
+        parent.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Callable[..., SimpleNamespace]]:
+    """Runs `python -m digitkaggle` in a forked process: `forked(flags, signals, faults)`."""
+    with forked_runs("digitkaggle") as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """A folder with the kernel, which nobody can write to."""
+    folder = tmp_path_factory.mktemp("src")
+    environment = {**os.environ, "KAGGLE_USERNAME": "somebody"}
+    for name in ("kernel", "digitkaggle"):
+        shutil.copytree(REPOSITORY / name, folder / "repository" / name)
+    subprocess.run(
+        [sys.executable, "kernel/bundle.py"], cwd=folder / "repository", env=environment, check=True
+    )
+    for name in ("main.py", "main.ipynb", "kernel-metadata.json"):
+        shutil.copy(folder / "repository/kernel" / name, folder / name)
+        (folder / name).chmod(0o444)
+    shutil.rmtree(folder / "repository")
+    folder.chmod(0o555)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def kernel_python(tmp_path_factory) -> Path:
+    """A Python with the libraries and without the package; KERNEL_PYTHON names another."""
+    if "KERNEL_PYTHON" in os.environ:
+        python = Path(os.environ["KERNEL_PYTHON"])
+    else:
+        folder = tmp_path_factory.mktemp("venv")
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        python = folder / "bin/python"
+        site = subprocess.check_output(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+        )
+        # A path file lends the libraries, but not their own path files: no editable install.
+        (Path(site.strip()) / "libraries.pth").write_text(sysconfig.get_path("purelib"))
+    found = subprocess.run([python, "-I", "-c", "import digitkaggle"], capture_output=True)
+    assert b"No module named 'digitkaggle'" in found.stderr
+    return python
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digitkaggle import data
-from digitkaggle.data import PIXEL_COLUMNS, read_digits, read_test_images, split_rows
+from digitkaggle.data import PIXEL_COLUMNS, read_digits, read_test_images
 from digitkaggle.errors import InputError
+from digitkaggle.split import split_rows
 from tests.conftest import csv_text
 
 

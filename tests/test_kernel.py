@@ -7,50 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
 
 from digitkaggle.sources import source_digest
-from tests.conftest import QUICK_FLAGS, REPOSITORY, csv_text
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A folder with the kernel, which nobody can write to."""
-    folder = tmp_path_factory.mktemp("src")
-    environment = {**os.environ, "KAGGLE_USERNAME": "somebody"}
-    for name in ("kernel", "digitkaggle"):
-        shutil.copytree(REPOSITORY / name, folder / "repository" / name)
-    subprocess.run(
-        [sys.executable, "kernel/bundle.py"], cwd=folder / "repository", env=environment, check=True
-    )
-    for name in ("main.py", "main.ipynb", "kernel-metadata.json"):
-        shutil.copy(folder / "repository/kernel" / name, folder / name)
-        (folder / name).chmod(0o444)
-    shutil.rmtree(folder / "repository")
-    folder.chmod(0o555)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def kernel_python(tmp_path_factory) -> Path:
-    """A Python with the libraries and without the package; KERNEL_PYTHON names another."""
-    if "KERNEL_PYTHON" in os.environ:
-        python = Path(os.environ["KERNEL_PYTHON"])
-    else:
-        folder = tmp_path_factory.mktemp("venv")
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        python = folder / "bin/python"
-        site = subprocess.check_output(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
-        )
-        # A path file lends the libraries, but not their own path files: no editable install.
-        (Path(site.strip()) / "libraries.pth").write_text(sysconfig.get_path("purelib"))
-    found = subprocess.run([python, "-I", "-c", "import digitkaggle"], capture_output=True)
-    assert b"No module named 'digitkaggle'" in found.stderr
-    return python
+from tests.conftest import QUICK_FLAGS, csv_text
 
 
 def bare_environment(**more: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from digitkaggle import pipeline
+from digitkaggle import members, pipeline
 from digitkaggle.data import DataSource, Digits
 from digitkaggle.device import choose_compute
 from digitkaggle.errors import InputError, TrainingError
@@ -152,7 +152,7 @@ def test_a_run_with_known_test_labels_reports_its_test_accuracy(tmp_path, sample
 
 def test_a_finished_run_is_not_done_again(done, few_source, quick_settings, monkeypatch):
     before = contents(done)
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr(pipeline, "train_members", None)
     assert run(quick_settings, few_source, out=done, source_digest="code") == done
     assert contents(done) == before
 
@@ -191,7 +191,7 @@ def test_a_named_folder_with_a_run_on_other_data_is_refused(done, few_digits, qu
 
 def test_results_that_no_run_wrote_are_not_written_over(tmp_path, few_source, quick_settings):
     (tmp_path / "submission.csv").write_text("my own work")
-    with pytest.raises(InputError, match="holds results that no known run wrote"):
+    with pytest.raises(InputError, match="that no known run wrote: choose another"):
         run(quick_settings, few_source, out=tmp_path)
     assert contents(tmp_path) == {"submission.csv": b"my own work"}
 
@@ -208,15 +208,15 @@ def test_without_a_folder_runs_go_side_by_side(tmp_path, few_source, quick_setti
 def cut_off_after(epochs: int, monkeypatch) -> None:
     """The next run ends, as if interrupted, when it has saved so many epochs."""
     saved = []
-    original = pipeline.save_checkpoint
+    original = members.keep_state
 
-    def save(folder, state):
-        original(folder, state)
+    def save(path, state):
+        original(path, state)
         saved.append(1)
         if len(saved) == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "save_checkpoint", save)
+    monkeypatch.setattr(members, "keep_state", save)
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
@@ -236,23 +236,10 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
     assert not (resumed / "checkpoint").exists()
 
 
-def test_a_damaged_checkpoint_costs_the_epochs_but_not_the_run(
-    tmp_path, few_source, quick_settings, monkeypatch
-):
-    with monkeypatch.context() as patched:
-        cut_off_after(1, patched)
-        with pytest.raises(KeyboardInterrupt):
-            run(quick_settings, few_source, out=tmp_path / "cut")
-    checkpoint = tmp_path / "cut/checkpoint/training.pt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    run(quick_settings, few_source, out=tmp_path / "cut")
-    assert len(history_of(tmp_path / "cut")) == 2
-
-
 def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(
     tmp_path, few_source, quick_settings, monkeypatch
 ):
-    original = pipeline.train
+    original = members.train
 
     def fails_in_epoch_2(*arguments, **options):
         rows = original(*arguments, **options)
@@ -260,8 +247,8 @@ def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(
         raise TrainingError("the loss is nan at step 3 of epoch 2")
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "train", fails_in_epoch_2)
-        with pytest.raises(TrainingError, match=r"nan at step 3.*checkpoint of epoch 1 is kept"):
+        patched.setattr(members, "train", fails_in_epoch_2)
+        with pytest.raises(TrainingError, match=r"nan at step 3.*last good checkpoint is kept in"):
             run(quick_settings, few_source, out=tmp_path / "run")
     run(quick_settings, few_source, out=tmp_path / "run")
     assert len(history_of(tmp_path / "run")) == 2
@@ -281,7 +268,7 @@ def test_a_failure_in_drawing_does_not_cost_the_submission(
 def test_the_classic_set_has_seven_images_for_each_and_validation_none(few_digits):
     settings = make_settings("classic", {})
     rows = torch.arange(20, 60)
-    data = pipeline.training_images(few_digits, rows, settings)
+    data = members.training_images(few_digits, rows, settings)
     assert len(data) == 280
     assert torch.equal(data.labels, few_digits.train_labels[20:60].repeat(7))
     first = few_digits.train_images[20:60].float() / 255

@@ -28,7 +28,7 @@ def test_presets_carry_their_own_names():
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"epochs": 0}, "epochs 0 is outside [1, inf)"),
+        ({"epochs": 0}, "epochs 0 is outside [1, 1e9]"),
         ({"epochs": 1.5}, "epochs is a whole number, not 1.5"),
         ({"epochs": True}, "epochs is a whole number, not True"),
         ({"validation_fraction": 1.5}, "validation_fraction 1.5 is outside (0, 1)"),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from digitkaggle.device import Compute, choose_compute
-from digitkaggle.errors import TrainingError
+from digitkaggle.errors import InputError, TrainingError
+from digitkaggle.prediction import predict_logits
 from digitkaggle.settings import PRESETS, make_settings
 from digitkaggle.training import (
     LabelledImages,
@@ -18,6 +19,7 @@ from digitkaggle.training import (
     start_training,
     train,
     train_batch,
+    train_batch_within_memory,
     validate,
 )
 
@@ -218,3 +220,111 @@ def test_images_grow_over_the_course_of_training(digits):
     list(train(training, *digits, settings, CPU))
     assert [size for trains, size in seen if trains] == [12, 12, 20, 20, 28, 28]
     assert {size for trains, size in seen if not trains} == {28}
+
+
+class SmallMemory(torch.nn.Module):
+    """A network in a memory that holds the activations of so many images."""
+
+    def __init__(self, network: torch.nn.Module, images: int) -> None:
+        super().__init__()
+        self.network, self.images = network, images
+
+    def __iter__(self):
+        return iter(self.network)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        said = self.network(values)
+        if len(values) > self.images:
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+            )
+        return said
+
+
+@pytest.mark.parametrize("preset", ["classic", "fast"])
+def test_a_batch_that_does_not_fit_makes_the_step_of_pieces_and_says_so(digits, preset, caplog):
+    changes = {"augmentation": "affine", "batch_size": 100, "piece_size": 0, "epochs": 1}
+    settings = make_settings(preset, changes)
+    small = start_training(settings, CPU)
+    whole_network = small.network
+    small.network = SmallMemory(whole_network, images=30)
+    index = torch.arange(100)
+    train_batch_within_memory(small, digits[0], index, settings, CPU)
+    assert small.piece_size == 25
+    assert "going on in pieces of 25" in caplog.text
+    assert ("which changes the result" in caplog.text) == (preset == "fast")
+
+    pieces = dataclasses.replace(settings, piece_size=25)
+    planned = start_training(pieces, CPU)
+    train_batch(planned, digits[0], index, pieces, CPU)
+    expected = dict(planned.network.named_parameters())
+    for name, parameter in whole_network.named_parameters():
+        assert torch.equal(parameter, expected[name]), "the same random numbers, gradients from 0"
+    assert torch.equal(small.order.get_state(), planned.order.get_state())
+    restored = start_training(settings, CPU)
+    small.network = whole_network
+    restored.restore(small.state())
+    assert restored.piece_size == 25
+
+
+def test_no_memory_for_a_single_image_is_an_error_and_other_faults_stay_what_they_are(digits):
+    settings = make_settings("fast", {"widths": (4, 4, 4)})
+    training = start_training(settings, CPU)
+    training.network = SmallMemory(training.network, images=0)
+    with pytest.raises(InputError, match="no room to train on a single image"):
+        train_batch_within_memory(training, digits[0], torch.arange(9), settings, CPU)
+    training = start_training(settings, CPU)
+    training.network = torch.nn.Linear(1, 1)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train_batch_within_memory(training, digits[0], torch.arange(9), settings, CPU)
+
+
+def test_predictions_that_do_not_fit_go_by_halves(digits):
+    settings = make_settings("fast", {"widths": (4, 4, 4)})
+    network = start_training(settings, CPU).network
+    images = digits[0].images
+    halved = predict_logits(SmallMemory(network, images=30), images, CPU)
+    torch.testing.assert_close(halved, predict_logits(network, images, CPU))
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        predict_logits(SmallMemory(network, images=0), images, CPU)
+
+
+def test_at_rest_within_an_epoch_training_goes_on_to_the_same_weights(digits):
+    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 50})
+    whole = start_training(settings, CPU)
+    list(train(whole, *digits, settings, CPU))
+    first = start_training(settings, CPU)
+    steps = train(first, *digits, settings, CPU, pause=lambda: True)
+    states = [copy.deepcopy(first.state()) for row in steps if row is None]
+    assert [len(state["losses"]) for state in states] == [1, 2, 3, 1, 2, 3]
+    for state in states:
+        resumed = start_training(settings, CPU)
+        resumed.restore(copy.deepcopy(state))
+        list(train(resumed, *digits, settings, CPU))
+        assert same(weights(resumed.best_network()), weights(whole.best_network()))
+        assert resumed.history[0]["train_loss"] == whole.history[0]["train_loss"]
+        assert resumed.history[1]["train_accuracy"] == whole.history[1]["train_accuracy"]
+
+
+def test_out_of_time_the_epoch_ends_and_the_schedule_with_it(digits):
+    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 9, "batch_size": 50})
+    training = start_training(settings, CPU)
+    shares = iter([0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+    rows = list(train(training, *digits, settings, CPU, time_spent=lambda: next(shares)))
+    assert training.out_of_time
+    assert [row["epoch"] for row in rows] == [1, 2]
+    # The last step began when 0.9 of the time was spent.
+    peak = settings.learning_rate
+    assert rows[-1]["learning_rate"] == pytest.approx(peak * 0.1 / 0.75)
+    assert 0 < rows[-1]["train_accuracy"] <= 1
+
+
+def test_the_state_of_another_device_is_taken_up_but_for_its_noise(digits):
+    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1})
+    first = start_training(settings, CPU)
+    list(train(first, *digits, settings, CPU))
+    state = first.state() | {"noise": torch.zeros(16, dtype=torch.uint8)}  # of a GPU's generator
+    for compute in (CPU, Compute(torch.device("cpu"), torch.float16, "for tests")):
+        second = start_training(settings, compute)
+        second.restore(state)
+        assert same(weights(second.best_network()), weights(first.best_network()))

@@ -1,0 +1,310 @@
+"""The members of a run, trained one by one: each is kept once done, and goes on when cut off."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .augment import CLASSIC_COPIES, classic_expanded_set
+from .budget import TimeBudget, share_spent
+from .checkpoint import drop_state, keep_state, member_file, take_up_state, training_file
+from .data import Digits
+from .device import Compute
+from .errors import TrainingError
+from .interrupts import Interrupted, signals_noted
+from .log import logger
+from .models import cpu_weights
+from .prediction import PREDICTION_BATCH, member_probabilities, predict_logits
+from .settings import Settings
+from .split import member_rows
+from .training import LabelledImages, Training, number_of_epochs, start_training, train
+
+# Within an epoch, so much work may be lost to a kill.
+SECONDS_BETWEEN_SAVES = 60.0
+# What predicting took when it was tried may take so much longer when it counts.
+PREDICTION_MARGIN = 1.3
+# For the files and figures of a run.
+WRITING_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network that is trained, and all that the run wants of it."""
+
+    number: int  # from 1
+    weights: dict[str, torch.Tensor]  # of its best epoch, on the CPU
+    history: list[dict[str, float]]
+    best_epoch: int
+    best_loss: float
+    cut: str  # what the time budget cut off, in words
+    held_rows: torch.Tensor  # int64, n: of the training images
+    held_probabilities: torch.Tensor  # float32, n x 10
+    probabilities: torch.Tensor  # float32, test images x 10
+    seconds: dict[str, float]  # of augmentation, training and prediction
+
+
+def train_members(
+    digits: Digits,
+    settings: Settings,
+    compute: Compute,
+    folder: Path,
+    *,
+    budget: TimeBudget | None = None,
+    progress_bar: bool = False,
+) -> list[Member]:
+    """Train all members of a run, or take up those that the folder's checkpoint has.
+
+    With a time budget there may be fewer: none is begun that would not be done in time, the first
+    excepted, whose training is shortened.
+
+    Raises:
+        InputError, TrainingError, Interrupted: as `train_member`.
+    """
+    members: list[Member] = []
+    for number in range(1, settings.members + 1):
+        member = kept_member(folder, number)
+        if member is None:
+            begun = training_file(folder, number).exists()
+            if members and budget and not begun and budget.left() < time_for_another(members):
+                logger.warning(
+                    "Out of time: %d of %d members are trained.", len(members), settings.members
+                )
+                break
+            member = train_member(
+                number, digits, settings, compute, folder, budget=budget, progress_bar=progress_bar
+            )
+            keep_state(member_file(folder, number), dataclasses.asdict(member))
+            drop_state(training_file(folder, number))
+        else:
+            logger.info("Member %d is trained: taken from the checkpoint in %s.", number, folder)
+        members.append(member)
+    return members
+
+
+def kept_member(folder: Path, number: int) -> Member | None:
+    """A member that was trained before the run was cut off, if it was."""
+    return take_up_state(member_file(folder, number), lambda state: Member(**state))
+
+
+def time_for_another(members: list[Member]) -> float:
+    """Seconds that one more member will need, and the run after it."""
+    longest = max(
+        sum(row["seconds"] for row in member.history)
+        + member.seconds["augment"]
+        + PREDICTION_MARGIN * member.seconds["predict"]
+        for member in members
+    )
+    return longest + WRITING_SECONDS
+
+
+def train_member(
+    number: int,
+    digits: Digits,
+    settings: Settings,
+    compute: Compute,
+    folder: Path,
+    *,
+    budget: TimeBudget | None = None,
+    progress_bar: bool = False,
+) -> Member:
+    """Train one member of a run to its end, from the folder's checkpoint if it was cut off there.
+
+    It depends on the data, the settings and its number alone, not on other members.
+
+    Raises:
+        TrainingError: the loss is no number any more; the last good checkpoint is kept.
+        InputError: the checkpoint cannot be written, or the device has too little memory.
+        Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
+    """
+    settings = dataclasses.replace(settings, seed=(settings.seed + number - 1) % 2**63)
+    train_rows, held_rows = member_rows(digits.train_labels, settings, number)
+    held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
+    _tell_member(number, settings, len(train_rows), len(held_rows))
+
+    started = time.monotonic()
+    data = training_images(digits, train_rows, settings).to(compute.device)
+    logger.info("%-8s %s", "augment", augmentation_in_words(settings, len(data)))
+
+    augmented = time.monotonic()
+    training = resumed_training(folder, number, settings, compute)
+    available = None
+    if budget:
+        predicting = seconds_to_predict(
+            training, settings, compute, digits.test_images, held_out.images
+        )
+        available = budget.left() - WRITING_SECONDS - PREDICTION_MARGIN * predicting
+    kept = training_file(folder, number)
+    _train(training, data, held_out, settings, compute, kept, available, progress_bar=progress_bar)
+
+    trained = time.monotonic()
+    network = training.best_network()
+    held_probabilities = member_probabilities(network, held_out.images, compute, settings.views)
+    probabilities = member_probabilities(network, digits.test_images, compute, settings.views)
+    return Member(
+        number=number,
+        weights=cpu_weights(training.best_weights),
+        history=training.history,
+        best_epoch=training.best_epoch,
+        best_loss=training.best_loss,
+        cut=_cut_in_words(training, number_of_epochs(settings, len(data))),
+        held_rows=held_rows,
+        held_probabilities=held_probabilities,
+        probabilities=probabilities,
+        seconds={
+            "augment": augmented - started,
+            "train": trained - augmented,
+            "predict": time.monotonic() - trained,
+        },
+    )
+
+
+def training_images(digits: Digits, train_rows: torch.Tensor, settings: Settings) -> LabelledImages:
+    """The images to train on: the rows as they are, or the classic set made of them."""
+    images, labels = digits.train_images[train_rows], digits.train_labels[train_rows]
+    if settings.augmentation == "expanded":
+        return LabelledImages(classic_expanded_set(images), labels.repeat(CLASSIC_COPIES))
+    return LabelledImages(images, labels)
+
+
+def resumed_training(folder: Path, number: int, settings: Settings, compute: Compute) -> Training:
+    """The training of a member where its checkpoint left it, or a fresh one."""
+
+    def take_up(state: dict[str, Any]) -> Training:
+        training = start_training(settings, compute)
+        training.restore(state)
+        return training
+
+    training = take_up_state(training_file(folder, number), take_up)
+    if training is None:
+        return start_training(settings, compute)
+    logger.info(
+        "Going on after epoch %d%s, from the checkpoint in %s.",
+        training.epoch,
+        f" and {len(training.losses)} steps" if training.losses else "",
+        folder,
+    )
+    return training
+
+
+def seconds_to_predict(
+    training: Training, settings: Settings, compute: Compute, *stacks: torch.Tensor
+) -> float:
+    """About how long the predictions of these images will take, and one more validation."""
+    batch = stacks[0][:PREDICTION_BATCH]
+    for _ in range(2):  # the first try takes longer
+        started = time.monotonic()
+        predict_logits(training.network, batch, compute).cpu()
+        seconds = time.monotonic() - started
+    images = (settings.views * sum(map(len, stacks)) + len(stacks[-1])) / len(batch)
+    return seconds * images
+
+
+def _train(
+    training: Training,
+    data: LabelledImages,
+    held_out: LabelledImages,
+    settings: Settings,
+    compute: Compute,
+    kept: Path,
+    available: float | None,
+    *,
+    progress_bar: bool,
+) -> None:
+    """Train to the end: a row on screen for each epoch, and a state kept whenever at rest."""
+    epochs = number_of_epochs(settings, len(data))
+    if epochs > settings.epochs:
+        logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
+    _tell_columns()
+    saved = time.monotonic()
+    with signals_noted() as signal_number:
+        rows = train(
+            training,
+            data,
+            held_out,
+            settings,
+            compute,
+            progress_bar=progress_bar,
+            pause=lambda: signal_number() or time.monotonic() - saved > SECONDS_BETWEEN_SAVES,
+            time_spent=(lambda: 0.0) if available is None else share_spent(available),
+        )
+        try:
+            for row in rows:
+                keep_state(kept, training.state())
+                saved = time.monotonic()
+                if row:
+                    _tell_row(row, epochs, best=training.best_epoch == row["epoch"])
+                if signal_number():
+                    raise Interrupted(signal_number())
+        except TrainingError as error:
+            if not kept.exists():
+                raise
+            raise TrainingError(
+                f"{error}; the last good checkpoint is kept in {kept.parent}"
+            ) from error
+    _tell_how_it_ended(training, epochs)
+
+
+def augmentation_in_words(settings: Settings, images: int) -> str:
+    """What augmentation does, for the log."""
+    if settings.augmentation == "expanded":
+        return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
+    if settings.augmentation == "affine":
+        return (
+            f"every image anew each epoch: turned by up to {settings.rotation:g} degrees, "
+            f"shifted {settings.shift:g} pixels, zoomed {settings.zoom:.0%}, "
+            f"sheared {settings.shear:g} degrees"
+        )
+    return "none"
+
+
+def _cut_in_words(training: Training, epochs: int) -> str:
+    if not training.out_of_time:
+        return ""
+    return f"training stopped within or after epoch {training.epoch} of {epochs}"
+
+
+def _tell_member(number: int, settings: Settings, trained_on: int, held_out: int) -> None:
+    stage = "split" if settings.members == 1 else f"\nmember {number} of {settings.members}:"
+    logger.info("%-8s %s to train on, %s held out to validate", stage, f"{trained_on:,}",
+                f"{held_out:,}")  # fmt: skip
+
+
+def _tell_columns() -> None:
+    logger.info(
+        "\n%9s  %10s  %9s  %10s  %9s  %9s  %7s",
+        *("epoch", "train loss", "train acc", "val loss", "val acc", "rate", "seconds"),
+    )
+
+
+def _tell_row(row: dict[str, float], epochs: int, *, best: bool) -> None:
+    logger.info(
+        "%9s  %10.4f  %8.2f%%  %10.4f  %8.2f%%  %9.2g  %7.1f%s",
+        f"{row['epoch']}/{epochs}",
+        row["train_loss"],
+        100 * row["train_accuracy"],
+        row["val_loss"],
+        100 * row["val_accuracy"],
+        row["learning_rate"],
+        row["seconds"],
+        "  best so far" if best else "",
+    )
+
+
+def _tell_how_it_ended(training: Training, epochs: int) -> None:
+    if training.out_of_time:
+        logger.warning("Out of time: %s.", _cut_in_words(training, epochs))
+    elif training.epoch < epochs:
+        logger.info(
+            "Stopped early: %d epochs without a lower validation loss.",
+            training.epoch - training.best_epoch,
+        )
+    logger.info(
+        "Keeping the weights of epoch %d of %d, the one with the lowest validation loss.",
+        training.best_epoch,
+        training.epoch,
+    )
