@@ -19,12 +19,13 @@ from typing import Any
 
 import torch
 
-from digitkaggle.data import DataSource, Digits, files_source, split_rows
+from digitkaggle.data import DataSource, Digits, files_source
 from digitkaggle.errors import InputError
 from digitkaggle.files import write_json, write_text
 from digitkaggle.locations import find_data
 from digitkaggle.sample import SAMPLE_SOURCE
 from digitkaggle.settings import PRESETS
+from digitkaggle.split import split_rows
 
 from . import measures, recipes
 
