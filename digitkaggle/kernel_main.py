@@ -12,6 +12,7 @@ from .locations import find_data, places_of_data
 from .log import logger
 from .options import OneLineParser, add_run_flags, set_up_from_flags, settings_from_flags
 from .pipeline import run
+from .report import FIGURE_NAMES
 from .run_folder import FIGURES
 
 # `make kernel` writes the digest of the sources here.
@@ -38,7 +39,7 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     logger.info("sources  %s", SOURCE_DIGEST)
     return run(
         settings_from_flags(flags, default_preset=KERNEL_PRESET),
-        files_source(location),
+        files_source(location, progress_bar=not flags.quiet),
         out=flags.out,
         device=flags.device,
         fresh=flags.fresh,
@@ -69,8 +70,11 @@ def show_figures(folder: Path) -> None:
     """Show a run's figures in the notebook, below the cell that calls this."""
     from matplotlib import pyplot
 
-    for name in ("curves", "confusion", "mistakes"):
-        picture = pyplot.imread(folder / FIGURES / f"{name}.png")
+    for name in FIGURE_NAMES:
+        path = folder / FIGURES / f"{name}.png"
+        if not path.exists():
+            continue
+        picture = pyplot.imread(path)
         height, width = picture.shape[:2]
         figure = pyplot.figure(figsize=(width / 120, height / 120))
         figure.add_axes((0, 0, 1, 1)).imshow(picture)

@@ -8,12 +8,10 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from .augment import CLASSIC_COPIES, classic_expanded_set
 from .data import DataSource, Digits, read_test_images, split_rows
@@ -22,12 +20,11 @@ from .errors import InputError, TrainingError
 from .files import write_json, write_text
 from .locations import default_run_folder, on_kaggle
 from .log import logger
-from .models import load_model, read_model_settings, save_model
+from .models import open_model, save_model
 from .networks import layer_table
 from .prediction import predict_probabilities
-from .report import draw_figures
+from .report import make_report
 from .run_folder import (
-    FIGURES,
     HISTORY,
     METRICS,
     MODEL,
@@ -44,6 +41,7 @@ from .run_folder import (
     write_array,
     write_arrays,
 )
+from .screen import epoch_header, epoch_row, last_screen, tell
 from .settings import VERSION, Settings
 from .submission import write_submission
 from .training import LabelledImages, Training, number_of_epochs, start_training, train
@@ -94,11 +92,11 @@ def run(
     if source.sample:
         logger.warning(SAMPLE_NOTICE)
 
-    _tell("device", str(compute))
+    tell("device", str(compute))
     with _stopwatch(seconds, "load"):
         digits = source.read()
         identity = run_identity(settings.as_dict(), digits.digest(), source_digest)
-    _tell(
+    tell(
         "data",
         f"{source.origin}: {len(digits.train_images):,} images to learn from, "
         f"{len(digits.test_images):,} to predict ({seconds['load']:.1f} s)",
@@ -120,11 +118,12 @@ def run(
     held_out = LabelledImages(
         digits.train_images[validation_rows], digits.train_labels[validation_rows]
     )
-    _tell("split", f"{len(train_rows):,} to train on, {len(held_out):,} held out to validate")
+    tell("split", f"{len(train_rows):,} to train on, {len(held_out):,} held out to validate")
 
     with _stopwatch(seconds, "augment"):
-        data = training_images(digits, train_rows, settings).to(compute.device)
-    _tell("augment", _augmentation_in_words(settings, len(data)))
+        data = training_images(digits, train_rows, settings, progress_bar=progress_bar)
+        data = data.to(compute.device)
+    tell("augment", _augmentation_in_words(settings, len(data)))
 
     with _stopwatch(seconds, "train"):
         training = start_training(settings, compute)
@@ -141,10 +140,10 @@ def run(
 
     with _stopwatch(seconds, "predict"):
         probabilities = predict_probabilities(
-            [network], digits.test_images, compute, settings.views
+            [network], digits.test_images, compute, settings.views, progress_bar=progress_bar
         )
         validation_probabilities = predict_probabilities(
-            [network], held_out.images, compute, settings.views
+            [network], held_out.images, compute, settings.views, progress_bar=progress_bar
         )
 
     seconds["total"] = time.perf_counter() - started
@@ -181,18 +180,21 @@ def run(
     )
     submission = SAMPLE_SUBMISSION if source.sample else SUBMISSION
     write_submission(folder / submission, probabilities.argmax(dim=1), len(digits.test_images))
-    _draw(training, held_out, validation_probabilities, folder)
     write_json(folder / METRICS, metrics)
+    _report(folder, digits)
     drop_checkpoint(folder)
-    _tell_the_end(metrics, folder, submission)
+    last_screen(metrics, folder, submission)
     return folder
 
 
-def training_images(digits: Digits, train_rows: torch.Tensor, settings: Settings) -> LabelledImages:
+def training_images(
+    digits: Digits, train_rows: torch.Tensor, settings: Settings, *, progress_bar: bool = False
+) -> LabelledImages:
     """The images to train on: the rows as they are, or the classic set made of them."""
     images, labels = digits.train_images[train_rows], digits.train_labels[train_rows]
     if settings.augmentation == "expanded":
-        return LabelledImages(classic_expanded_set(images), labels.repeat(CLASSIC_COPIES))
+        expanded = classic_expanded_set(images, progress_bar=progress_bar)
+        return LabelledImages(expanded, labels.repeat(CLASSIC_COPIES))
     return LabelledImages(images, labels)
 
 
@@ -209,24 +211,12 @@ def _train(
     epochs = number_of_epochs(settings, len(data))
     if epochs > settings.epochs:
         logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
-    logger.info(
-        "\n%9s  %10s  %9s  %10s  %9s  %9s  %7s",
-        *("epoch", "train loss", "train acc", "val loss", "val acc", "rate", "seconds"),
-    )
+    logger.info("\n%s", epoch_header())
     rows = train(training, data, held_out, settings, compute, progress_bar=progress_bar)
     try:
         for row in rows:
-            logger.info(
-                "%9s  %10.4f  %8.2f%%  %10.4f  %8.2f%%  %9.2g  %7.1f%s",
-                f"{row['epoch']}/{epochs}",
-                row["train_loss"],
-                100 * row["train_accuracy"],
-                row["val_loss"],
-                100 * row["val_accuracy"],
-                row["learning_rate"],
-                row["seconds"],
-                "  best so far" if training.best_epoch == row["epoch"] else "",
-            )
+            best = training.best_epoch == row["epoch"]
+            logger.info("%s", epoch_row(row, epochs, best=best))
             save_checkpoint(folder, training.state())
     except TrainingError as error:
         kept = (
@@ -247,18 +237,19 @@ def _train(
     )
 
 
-def predict_run(folder: Path, data: Path, out: Path, *, device: str = "auto") -> Path:
+def predict_run(
+    folder: Path, data: Path, out: Path, *, device: str = "auto", progress_bar: bool = False
+) -> Path:
     """Predict a test CSV with the model of a finished run, and write the submission to `out`.
 
     Raises:
         InputError: no such model, or bad data.
     """
-    model = folder / MODEL if folder.is_dir() else folder
-    settings = read_model_settings(model)
-    compute = choose_compute(device, settings.precision)
-    networks: Sequence[nn.Module] = load_model(model, compute)
-    images = read_test_images(data)
-    probabilities = predict_probabilities(networks, images, compute, settings.views)
+    networks, settings, compute = open_model(folder, device=device)
+    images = read_test_images(data, progress_bar=progress_bar)
+    probabilities = predict_probabilities(
+        networks, images, compute, settings.views, progress_bar=progress_bar
+    )
     write_submission(out, probabilities.argmax(dim=1), len(images))
     return out
 
@@ -283,23 +274,14 @@ def history_csv(history: Sequence[Mapping[str, float]], member: int = 1) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draw(
-    training: Training, held_out: LabelledImages, probabilities: torch.Tensor, folder: Path
-) -> None:
+def _report(folder: Path, digits: Digits) -> None:
     try:
-        draw_figures(
-            folder / FIGURES,
-            training.history,
-            training.best_epoch,
-            held_out.images,
-            held_out.labels,
-            probabilities,
-        )
+        make_report(folder, digits)
     except InputError:
         raise
     except Exception as error:
         # The submission is worth more than its pictures.
-        logger.warning("The figures could not be drawn (%s); everything else is done.", error)
+        logger.warning("The report could not be made (%s); everything else is done.", error)
 
 
 def _versions() -> dict[str, str]:
@@ -319,10 +301,6 @@ def _stopwatch(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - started
 
 
-def _tell(stage: str, what: str) -> None:
-    logger.info("%-8s %s", stage, what)
-
-
 def _augmentation_in_words(settings: Settings, images: int) -> str:
     if settings.augmentation == "expanded":
         return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
@@ -333,25 +311,3 @@ def _augmentation_in_words(settings: Settings, images: int) -> str:
             f"sheared {settings.shear:g} degrees"
         )
     return "none"
-
-
-def _tell_the_end(metrics: dict[str, Any], folder: Path, submission: str) -> None:
-    parts = ["validation"] + (["test"] if "test" in metrics else [])
-    logger.info("")
-    for part in parts:
-        figures = metrics[part]
-        wrong = round((1 - figures["accuracy"]) * figures["images"])
-        logger.info(
-            "%-10s accuracy %.2f%% (standard error %.2f; %d of %s images wrong)",
-            part,
-            100 * figures["accuracy"],
-            100 * figures["standard_error"],
-            wrong,
-            f"{figures['images']:,}",
-        )
-    spent = metrics["seconds"]
-    logger.info(
-        "seconds    load %.1f, augment %.1f, train %.1f, predict %.1f, total %.1f",
-        *(spent[stage] for stage in ("load", "augment", "train", "predict", "total")),
-    )
-    logger.info("files      %s: %s, %s, %s, figures", folder, submission, MODEL, METRICS)
