@@ -112,7 +112,10 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     _add_predict_parser(subparsers)
     _add_looking_parsers(subparsers)
 
-    kaggle = {name: subparsers.add_parser(name, help=text) for name, text in KAGGLE_HELP.items()}
+    kaggle = {
+        name: subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        for name, text in KAGGLE_HELP.items()
+    }
     for parser_of in kaggle.values():
         add_verbosity_flags(parser_of)
     for name in ("download", "submit"):

@@ -36,7 +36,7 @@ DARK = {
     "wrong": "#ff6f66",
 }
 TIMES = " \u00d7 "
-PNG_DPI = 150
+PNG_DPI = 120
 # Inches that still read when a phone shrinks them to its width.
 NARROW = 4.5
 ACCURACY_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
@@ -52,18 +52,22 @@ class Sheet:
     columns: int = 8
 
 
-def empty_figure(width: float, height: float) -> Any:
-    """A figure of so many inches, which needs no display and touches no global state."""
+def empty_figure(width: float, height: float, layout: str = "constrained") -> Any:
+    """A figure of so many inches, which needs no display and touches no global state.
+
+    The layout that keeps labels inside takes time; `none` is for figures that do without axes.
+    """
     # Imported here, for it costs a second that asking for help need not wait.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    return Figure(figsize=(width, height), layout=layout, facecolor="none")
 
 
 def png_bytes(figure: Any) -> bytes:
     """A figure as PNG on white."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT["paper"])
+    figure.set_layout_engine("none")  # it is laid out now, for its SVG too
     return buffer.getvalue()
 
 
@@ -319,9 +323,10 @@ def sheet_figure(sheet: Sheet, title: str) -> Any:
     rows = max(1, -(-len(sheet.images) // columns))
     high, wide = IMAGE_SIZE + 13, IMAGE_SIZE + 8
     canvas = np.zeros((rows * high, columns * wide), dtype=np.uint8)
-    figure = empty_figure(1.1 * columns, 0.4 + 1.1 * high / wide * rows)
-    figure.suptitle(title, color=LIGHT["ink"], fontsize=11)
-    axes = figure.subplots()
+    height = 0.4 + 1.1 * high / wide * rows
+    figure = empty_figure(1.1 * columns, height, layout="none")
+    figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="center", color=LIGHT["ink"])
+    axes = figure.add_axes((0, 0, 1, 1 - 0.4 / height))
     for place, (image, caption) in enumerate(zip(sheet.images, sheet.captions, strict=True)):
         top, left = place // columns * high, place % columns * wide + 4
         canvas[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] = image
@@ -343,8 +348,8 @@ def network_figure(shapes: Sequence[tuple[str, Sequence[int]]]) -> Any:
     """
     from matplotlib.patches import Rectangle
 
-    figure = empty_figure(NARROW, 0.3 + 0.62 * len(shapes))
-    axes = figure.subplots()
+    figure = empty_figure(NARROW, 0.3 + 0.62 * len(shapes), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
     for step, (layers, sizes) in enumerate(shapes):
         channels, side = (sizes[0], sizes[1]) if len(sizes) == 3 else (sizes[0], 1)
         height = 0.2 + 0.55 * side / IMAGE_SIZE
@@ -367,7 +372,7 @@ def network_figure(shapes: Sequence[tuple[str, Sequence[int]]]) -> Any:
         shape = TIMES.join(map(str, sizes))
         axes.text(2.15, -step + 0.13, shape, fontsize=10, va="center", color=LIGHT["ink"])
         axes.text(2.15, -step - 0.2, layers, fontsize=7.5, va="center", color=LIGHT["muted"])
-    axes.set(xlim=(0, 5.9), ylim=(-len(shapes) + 0.4, 0.6), aspect="equal")
+    axes.set(xlim=(0.1, 5.9), ylim=(-len(shapes) + 0.4, 0.6), aspect="equal")
     axes.axis("off")
     return figure
 

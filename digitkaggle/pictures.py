@@ -32,6 +32,10 @@ LEAST_CONTRAST_TO_NOISE = 5.0
 # A mark with less area than this share of the largest is dirt.
 LEAST_SHARE = 0.04
 MOST_MARKS = 8
+# An 8 has two holes, a careless hand leaves a third; holes of less than this share of the digit's
+# box are not counted.
+MOST_HOLES = 3
+LEAST_HOLE = 0.004
 # Digits are taller than wide, or nearly; the widest of the 5,000 sample digits is 1.0 as wide.
 WIDEST = 1.8
 # Strokes thinner than this share of the digit's height would fade when it is scaled down.
@@ -124,12 +128,13 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     # The soft edges of the strokes belong to the ink, the dirt around it does not.
     near = ndimage.binary_dilation(kept, STRUCTURE, iterations=max(1, round(max(mask.shape) / 80)))
     ink = (strength / np.median(strength[kept])).clip(0, 1) * near
-    rows, columns = ndimage.find_objects((ink > 0.2).astype(np.uint8))[0]
+    rows, columns = ndimage.find_objects((ink > 0.1).astype(np.uint8))[0]
     ink = ink[rows, columns]
     height, width = ink.shape
-    if width > WIDEST * height:
-        return FoundDigit(None, SEVERAL if len(large) > 1 else NO_DIGIT)
-    return FoundDigit(mnist_form(_thick_enough(ink, kept[rows, columns])))
+    mask = kept[rows, columns]
+    if width > WIDEST * height or _holes(mask) > MOST_HOLES:
+        return FoundDigit(None, NO_DIGIT)
+    return FoundDigit(mnist_form(_thick_enough(ink, mask)))
 
 
 def ink_strength(colours: np.ndarray) -> np.ndarray:
@@ -174,12 +179,12 @@ def paper_surface(colours: np.ndarray) -> np.ndarray:
 
 def ink_mask(strength: np.ndarray) -> np.ndarray | None:
     """Where the ink is, bool, H x W; None if nothing stands out."""
+    if strength.max() < LEAST_CONTRAST:
+        return None
     side = max(strength.shape)
     calm = ndimage.gaussian_filter(strength, side / 500) if side > 60 else strength
     threshold = otsu_threshold(calm)
     mask = calm > threshold
-    if not mask.any() or mask.all():
-        return None
     contrast = np.median(calm[mask]) - np.median(calm[~mask])
     if contrast < max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * calm[~mask].std()):
         return None
@@ -202,7 +207,7 @@ def otsu_threshold(values: np.ndarray) -> float:
 
 
 def mnist_form(ink: np.ndarray) -> np.ndarray:
-    """An ink's box as uint8, 28 x 28: 20 x 20 at most, its centre of mass in the middle.
+    """An ink's box as uint8, 28 x 28: 20 x 20 at most, its centre of mass at pixel 14, 14.
 
     Args:
         ink: float, H x W, 0 to 1, with ink at all four edges.
@@ -215,7 +220,7 @@ def mnist_form(ink: np.ndarray) -> np.ndarray:
     down, right = ndimage.center_of_mass(digit)
     placed = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
     top, left = (
-        int(np.clip(round(IMAGE_SIZE / 2 - centre - 0.5), 0, IMAGE_SIZE - length))
+        int(np.clip(round(IMAGE_SIZE / 2 - centre), 0, IMAGE_SIZE - length))
         for centre, length in ((down, size[1]), (right, size[0]))
     )
     placed[top : top + size[1], left : left + size[0]] = digit
@@ -255,6 +260,13 @@ def _apart(large: list[int], boxes: list[tuple[slice, slice]], areas: np.ndarray
             if max(gaps) > 0.06 * tallest:
                 return True
     return False
+
+
+def _holes(mask: np.ndarray) -> int:
+    """How many holes the ink encloses."""
+    outside_and_holes, count = ndimage.label(~np.pad(mask, 1))
+    areas = np.bincount(outside_and_holes.ravel(), minlength=count + 1)[2:]
+    return int((areas >= LEAST_HOLE * mask.size).sum())
 
 
 def _thick_enough(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ main { max-width: 66rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { font-size: clamp(1.6rem, 5.2vw, 2.5rem); line-height: 1.15; letter-spacing: -0.02em;
   margin: 0.2rem 0 0.8rem; max-width: 32ch; text-wrap: balance; }
 h2 { font-size: 1.3rem; letter-spacing: -0.01em; margin: 0 0 0.4rem; }
-h3 { font-size: 0.95rem; margin: 0 0 0.4rem; }
+h3 { font-size: 0.95rem; line-height: 1.5; min-height: 1.5em; margin: 0 0 0.4rem; }
 p { max-width: 44rem; margin: 0 0 1rem; }
 section { border-top: 1px solid var(--line); padding-top: 1.6rem; margin-top: 2.2rem; }
 section > p, .eyebrow, figcaption, dt, caption { color: var(--muted); }
@@ -93,12 +93,14 @@ figcaption { font-size: 0.9rem; font-weight: 600; margin-bottom: 0.3rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 td, th { text-align: left; padding: 0.22rem 1.4rem 0.22rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; font-weight: inherit; overflow-wrap: anywhere; }
+  vertical-align: top; font-weight: inherit; }
 th { color: var(--muted); }
 thead th { font-size: 0.85rem; white-space: nowrap; }
 td.number { text-align: right; white-space: nowrap; }
 @media (max-width: 44rem) {
   main { padding-top: 1.5rem; }
+  h3:empty { display: none; }
+  td, th { padding-right: 0.9rem; }
   .blocks { grid-template-columns: minmax(0, 1fr); }
   .facts { grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: 0.8rem 1.2rem; }
   .gallery { grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 0.9rem 0.6rem; }
@@ -229,9 +231,8 @@ def _table_html(table: Table) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
     head = f"<thead><tr>{head}</tr></thead>" if table.header else ""
-    title = escape(table.title) or "&nbsp;"
     return (
-        f'<div><h3>{title}</h3>\n<div class="scroll"><table>{head}<tbody>\n'
+        f'<div><h3>{escape(table.title)}</h3>\n<div class="scroll"><table>{head}<tbody>\n'
         + "\n".join(lines)
         + "\n</tbody></table></div></div>"
     )

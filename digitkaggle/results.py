@@ -122,6 +122,8 @@ def _read_history(path: Path) -> pd.DataFrame:
     missing = [name for name in ("epoch", *HISTORY_COLUMNS) if name not in history]
     if missing:
         raise ValueError(f"{path.name} has no column {missing[0]}")
+    if history[["epoch", "train_loss", "train_accuracy"]].isna().any(axis=None) or history.empty:
+        raise ValueError(f"{path.name} is cut off")
     return history
 
 
