@@ -33,20 +33,25 @@ from .results import read_results
 from .run_data import digits_of_run
 from .run_folder import MODEL, newest_run
 from .sample import SAMPLE_SOURCE
-from .settings import PRESETS, VERSION, Settings
+from .settings import VERSION, Settings
 from .sources import source_digest
 
 PROGRAM = "python -m digitkaggle"
 DESCRIPTION = "Classifies handwritten digits for Kaggle's Digit Recognizer."
 EXAMPLES = f"""\
 examples:
-  {PROGRAM}                       the full run: on data/ if there, else on a sample
-  {PROGRAM} --preset fast         the quickest preset of {", ".join(PRESETS)}
-  {PROGRAM} run --help            all flags of a run
-  {PROGRAM} predict photo.jpg     what the newest run says of a picture
-  {PROGRAM} demo                  a page to draw on, for the newest run
-  {PROGRAM} COMMAND --help        what a command does, and its flags
+  {PROGRAM}                    the full run, on data/ or a sample
+  {PROGRAM} --preset fast      the same in a hurry
+  {PROGRAM} run --help         all flags of a run
+  {PROGRAM} predict photo.jpg  what the newest run says of it
+  {PROGRAM} demo               a page to draw digits on
+  {PROGRAM} COMMAND --help     what a command does, and its flags
 """
+PREDICT_DETAILS = """
+
+A picture holds one digit, dark on light or light on dark, of any size and
+colour, from a phone or a scanner. Of a blank, of several digits in one picture
+and of what is no digit it is said so, rather than guessed."""
 PREDICT_EXAMPLES = f"""\
 examples:
   {PROGRAM} predict photo.jpg scan.png
@@ -57,11 +62,23 @@ RUN_HELP = "a run's folder; left out, the newest finished run"
 LOOPBACK = "127.0.0.1"
 DEMO_PORT = 7860
 KAGGLE_HELP = {
-    "download": "the competition's data into data/, checked",
-    "push": "the kernel to Kaggle, which runs it",
-    "status": "how that run stands",
-    "output": "what that run made, into runs/",
-    "submit": "a checked submission to the competition",
+    "download": (
+        "the competition's data into data/, checked",
+        "Fetch the competition's data into data/, and check them.",
+    ),
+    "push": (
+        "the kernel to Kaggle, which runs it",
+        "Flatten the library into the kernel, and push it to Kaggle, which runs it.",
+    ),
+    "status": ("how that run stands", "Say how the run on Kaggle stands; if it failed, why."),
+    "output": (
+        "what that run made, into runs/",
+        "Fetch what the run on Kaggle made into runs/kaggle-VERSION/, and check it.",
+    ),
+    "submit": (
+        "a checked submission to the competition",
+        "Check a submission, send it to the competition, and tell its score.",
+    ),
 }
 
 
@@ -102,6 +119,7 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     run_parser = subparsers.add_parser(
         "run",
         help="the full run, from train.csv to submission.csv",
+        usage=f"{PROGRAM} [run] [FLAG...]",
         description=run_command.__doc__,
     )
     run_parser.add_argument(
@@ -113,8 +131,8 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     _add_looking_parsers(subparsers)
 
     kaggle = {
-        name: subparsers.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        for name, text in KAGGLE_HELP.items()
+        name: subparsers.add_parser(name, help=short, description=long)
+        for name, (short, long) in KAGGLE_HELP.items()
     }
     for parser_of in kaggle.values():
         add_verbosity_flags(parser_of)
@@ -148,7 +166,9 @@ def _add_predict_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "predict",
         help="own pictures, or a test CSV, with a saved model",
-        description=predict_command.__doc__,
+        usage=f"{PROGRAM} predict [RUN] IMAGE... [FLAG...]\n"
+        f"       {PROGRAM} predict [RUN] --data PATH [FLAG...]",
+        description=predict_command.__doc__.partition("\n")[0] + PREDICT_DETAILS,
         epilog=PREDICT_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -156,8 +176,8 @@ def _add_predict_parser(subparsers: Any) -> None:
         "paths",
         nargs="*",
         type=Path,
-        metavar="[RUN] IMAGE...",
-        help=f"{RUN_HELP}; then pictures of one digit each (PNG, JPEG, WebP, BMP, GIF, TIFF)",
+        metavar="RUN, IMAGE",
+        help=f"{RUN_HELP}; then pictures: PNG, JPEG, WebP, BMP, GIF, TIFF",
     )
     parser.add_argument(
         "--format",
@@ -211,7 +231,10 @@ def _add_looking_parsers(subparsers: Any) -> None:
         "demo", help="a page to draw digits on", description=demo_command.__doc__
     )
     demo.add_argument(
-        "--host", default=LOOPBACK, help=f"the address to listen on (default {LOOPBACK})"
+        "--host",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help=f"the address to listen on (default {LOOPBACK})",
     )
     demo.add_argument(
         "--port",
@@ -246,8 +269,7 @@ def run_command(flags: argparse.Namespace) -> None:
 def predict_command(flags: argparse.Namespace) -> None:
     """Name the digits in pictures, or predict a test CSV again, with a saved model.
 
-    A picture holds one digit: dark on light or light on dark, of any size and colour, from a phone
-    or a scanner. A blank, several digits, or what is no digit is said so.
+    Of a blank, of several digits and of what is no digit it is said so.
     """
     run_folder, pictures = _run_and_pictures(flags.paths)
     if flags.data is not None:

@@ -1,7 +1,8 @@
 // Runs when the page's desk is there: `element` holds it, `server.answer` asks the network.
 const desk = element.querySelector(".desk");
 const canvas = element.querySelector("canvas");
-const pen = canvas.getContext("2d");
+// Each question to the network reads the drawing back.
+const pen = canvas.getContext("2d", { willReadFrequently: true });
 const digit = element.querySelector(".digit");
 const words = element.querySelector(".words");
 const seen = element.querySelector(".seen");

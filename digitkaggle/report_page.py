@@ -110,15 +110,21 @@ td.number { text-align: right; white-space: nowrap; }
 @media screen and (prefers-color-scheme: dark) {
   .gallery img { filter: none; border-color: rgb(255 255 255 / 0.2); }
 }
+@page { margin: 14mm; }
 @media print {
   main { max-width: none; padding: 0; }
-  body { font-size: 10.5pt; }
+  body { font-size: 10pt; }
+  table { font-size: 8.5pt; }
+  td, th { padding: 0.12rem 0.9rem 0.12rem 0; }
+  .scroll { overflow: visible; }
+  .gallery { grid-template-columns: repeat(10, minmax(0, 1fr)); gap: 0.6rem; }
+  .gallery.whole { max-width: 30rem; gap: 2px; grid-template-columns: repeat(var(--columns), 1fr); }
   section { margin-top: 1.2rem; padding-top: 1rem; }
   .blocks { gap: 1rem 1.5rem; }
   .chart svg { max-width: 24rem; }
-  .gallery { grid-template-columns: repeat(10, minmax(0, 1fr)); gap: 0.6rem; }
   .gallery div { font-size: 7.5pt; }
   figure, .gallery > div, tr, h2, h3 { break-inside: avoid; }
+  section > p { break-inside: avoid; }
   h2, h2 + p, h3, figcaption { break-after: avoid; }
 }
 """
