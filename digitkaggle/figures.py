@@ -88,8 +88,6 @@ def svg_text(figure: Any, name: str, title: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    # The page's own font is narrower than the one that the layout reckoned with: all fits.
-    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)
     for role, colour in LIGHT.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

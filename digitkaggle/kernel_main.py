@@ -9,11 +9,11 @@ from pathlib import Path
 from .data import files_source
 from .errors import InputError
 from .locations import find_data, places_of_data
-from .log import logger
 from .options import OneLineParser, add_run_flags, set_up_from_flags, settings_from_flags
 from .pipeline import run
 from .report import FIGURE_NAMES
 from .run_folder import FIGURES
+from .screen import tell
 
 # `make kernel` writes the digest of the sources here.
 SOURCE_DIGEST = ""
@@ -36,7 +36,7 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     if location is None:
         places = ", ".join(str(place) for place in places_of_data())
         raise InputError(f"no data in {places}: add the competition's data, or name some by --data")
-    logger.info("sources  %s", SOURCE_DIGEST)
+    tell("sources", SOURCE_DIGEST)
     return run(
         settings_from_flags(flags, default_preset=KERNEL_PRESET),
         files_source(location, progress_bar=not flags.quiet),

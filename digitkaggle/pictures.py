@@ -121,7 +121,7 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     boxes = ndimage.find_objects(marks)
     areas = np.bincount(marks.ravel())[1:]
     large = [mark for mark in range(count) if areas[mark] >= LEAST_SHARE * areas.max()]
-    large = _without_edges(large, boxes, areas, mask.shape)
+    large = _without_edges(large, boxes, mask.shape)
     if len(large) > MOST_MARKS or _apart(large, boxes, areas):
         return FoundDigit(None, SEVERAL)
     kept = np.isin(marks, [mark + 1 for mark in large])
@@ -228,7 +228,7 @@ def mnist_form(ink: np.ndarray) -> np.ndarray:
 
 
 def _without_edges(
-    large: list[int], boxes: list[tuple[slice, slice]], areas: np.ndarray, shape: tuple[int, ...]
+    large: list[int], boxes: list[tuple[slice, slice]], shape: tuple[int, ...]
 ) -> list[int]:
     """The marks without those that run along the picture's edge: a table, a frame, a shadow."""
 

@@ -79,7 +79,8 @@ section > p, .eyebrow, figcaption, dt, caption { color: var(--muted); }
 .blocks > * { margin: 0; min-width: 0; }
 .wide { grid-column: 1 / -1; }
 .chart svg { display: block; width: 100%; max-width: 34rem; height: auto; }
-.chart svg text { font-family: inherit; }
+/* Narrower than the font that the drawings were laid out with, so that all fits. */
+.chart svg text { font-family: inherit !important; }
 figcaption { font-size: 0.9rem; font-weight: 600; margin-bottom: 0.3rem; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(5.4rem, 1fr));
   gap: 1.1rem 0.9rem; }

@@ -16,8 +16,9 @@ from typing import Any
 
 from .locations import RUNS_FOLDER, on_kaggle
 from .log import logger
-from .report import REPORT, accuracy_in_words
+from .report import REPORT
 from .run_folder import METRICS, MODEL, SUBMISSION
+from .summary import accuracy_in_words
 
 LABEL_WIDTH = 11
 # The columns of an epoch: title, width, and which go first where a terminal is narrow.

@@ -124,7 +124,7 @@ def test_on_kaggle_the_script_needs_no_argument(kaggle_run):
 def test_its_log_is_worth_reading(kaggle_run):
     done, _ = kaggle_run
     for part in (
-        f"sources  {source_digest()}",
+        f"sources    {source_digest()}",
         "competitions/digit-recognizer: 120 images to learn from",
         "device   ",
         "train loss",

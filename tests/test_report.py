@@ -16,12 +16,12 @@ from digitkaggle.errors import InputError
 from digitkaggle.figures import expected_calibration_error
 from digitkaggle.report import (
     FIGURE_NAMES,
-    accuracy_in_words,
     make_report,
     network_rows,
     network_steps,
 )
 from digitkaggle.results import HeldOutAnswers, merged_by_row, read_results
+from digitkaggle.summary import accuracy_in_words
 from tests.conftest import changed_run
 
 SECTIONS = (
