@@ -63,11 +63,13 @@ def empty_figure(width: float, height: float, layout: str = "constrained") -> An
     return Figure(figsize=(width, height), layout=layout, facecolor="none")
 
 
-def png_bytes(figure: Any) -> bytes:
-    """A figure as PNG on white."""
+def png_bytes(figure: Any, title: str = "") -> bytes:
+    """A figure as PNG on white, below a title; it goes again, for a page has titles of its own."""
+    heading = figure.suptitle(title, color=LIGHT["ink"], fontsize=11) if title else None
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT["paper"])
-    figure.set_layout_engine("none")  # it is laid out now, for its SVG too
+    if heading:
+        heading.set(text="", in_layout=False)
     return buffer.getvalue()
 
 

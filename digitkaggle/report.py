@@ -71,7 +71,8 @@ def make_report(folder: Path, digits: Digits | None = None) -> Path:
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Chart):
-                write_bytes(folder / FIGURES / f"{block.name}.png", png_bytes(block.figure))
+                image = png_bytes(block.figure, block.title)
+                write_bytes(folder / FIGURES / f"{block.name}.png", image)
             elif isinstance(block, Gallery):
                 figure = sheet_figure(block.sheet, block.title)
                 write_bytes(folder / FIGURES / f"{block.name}.png", png_bytes(figure))
