@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run kernel download push status output submit test test-slow test-kaggle test-client test-faults bench lint format clean
+.PHONY: help run report demo kernel download push status output submit test test-slow test-browser \
+	test-faults test-kaggle test-client bench lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -21,6 +22,12 @@ help: ## list the targets
 
 run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sample
 	@$(BIN)/python -m digitkaggle $(ARGS)
+
+report: $(VENV)/installed ## the newest run's report.html again (or RUN=...)
+	@$(BIN)/python -m digitkaggle report $(ARGS) $(RUN)
+
+demo: $(VENV)/installed-demo ## a page to draw digits on, for the newest run (or RUN=...)
+	@$(BIN)/python -m digitkaggle demo $(ARGS) $(RUN)
 
 download: $(VENV)/installed ## the competition's data into data/, checked
 	@$(BIN)/python -m digitkaggle download $(ARGS)
@@ -60,6 +67,9 @@ test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume t
 bench: $(VENV)/installed-dev ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+test-browser: $(VENV)/installed-browser ## draw on the page in chromium, if there is one
+	$(BIN)/python -m pytest -m browser -rs $(ARGS)
+
 lint: $(VENV)/installed-dev ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,10 +95,13 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	@touch $@
 
 # The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
-$(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+INSTALLS := $(addprefix $(VENV)/installed,-dev -demo -browser)
+$(VENV)/installed-dev: EXTRAS := [dev]
+$(VENV)/installed-demo: EXTRAS := [demo]
+$(VENV)/installed-browser: EXTRAS := [dev,demo,browser]
+$(VENV)/installed $(INSTALLS): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; \
 		else cat constraints.txt; fi > $(VENV)/constraints.txt
-	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt \
-		-e '.$(if $(findstring dev,$@),[dev])'
-	@touch $@ $(if $(findstring dev,$@),$(VENV)/installed)
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt -e '.$(EXTRAS)'
+	@touch $@ $(VENV)/installed

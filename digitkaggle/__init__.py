@@ -7,6 +7,8 @@ from .models import load_model, save_model
 from .networks import build_network
 from .pipeline import predict_run, run
 from .prediction import predict_probabilities
+from .report import make_report
+from .results import read_results
 from .settings import PRESETS, VERSION, Settings, make_settings
 from .split import split_rows
 from .training import LabelledImages, start_training, train
@@ -27,10 +29,12 @@ __all__ = [
     "choose_compute",
     "files_source",
     "load_model",
+    "make_report",
     "make_settings",
     "predict_probabilities",
     "predict_run",
     "read_digits",
+    "read_results",
     "run",
     "save_model",
     "split_rows",

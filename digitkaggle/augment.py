@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch.nn import functional
+from tqdm import tqdm
 
 # The seven versions of every image in the classic expanded set: the original, four shifts in
 # pixels (down, right), two rotations in degrees.
@@ -17,7 +18,7 @@ CLASSIC_ROTATIONS = (-10, 10)
 CLASSIC_COPIES = 1 + len(CLASSIC_SHIFTS) + len(CLASSIC_ROTATIONS)
 
 
-def classic_expanded_set(images: torch.Tensor) -> torch.Tensor:
+def classic_expanded_set(images: torch.Tensor, *, progress_bar: bool = False) -> torch.Tensor:
     """Every image seven times: as it is, shifted by one pixel four ways, rotated by -10 and +10.
 
     The copies lie one whole set after another, so labels go with them by `labels.repeat(7)`.
@@ -27,6 +28,7 @@ def classic_expanded_set(images: torch.Tensor) -> torch.Tensor:
 
     Args:
         images: uint8, N x 1 x 28 x 28, 0 to 255.
+        progress_bar: show one on standard error after two seconds, if that is a terminal.
 
     Returns:
         float32, 7N x 1 x 28 x 28, about 0 to 1; 28 bytes for every pixel that came in.
@@ -36,7 +38,16 @@ def classic_expanded_set(images: torch.Tensor) -> torch.Tensor:
     pixels = images.squeeze(1).numpy().astype(np.float32) / np.float32(255)
     expanded = np.empty((CLASSIC_COPIES, *pixels.shape), dtype=np.float32)
     expanded[0] = pixels
-    copies = iter(expanded[1:])
+    copies = iter(
+        tqdm(
+            expanded[1:],
+            desc="augmenting",
+            unit="copy",
+            leave=False,
+            delay=2,
+            disable=None if progress_bar else True,  # None: on a terminal only
+        )
+    )
     for down, right in CLASSIC_SHIFTS:
         ndimage.shift(pixels, (0, down, right), output=next(copies), order=3, cval=0.0)
     for degrees in CLASSIC_ROTATIONS:

@@ -6,15 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from .answers import FORMATS_OF_ANSWERS, answer_pictures, formatted, save_seen
+from .compare import COMPARISON, compare_runs
 from .competition import download, submit
 from .data import files_source
 from .errors import InputError, KaggleError
+from .files import write_text
 from .interrupts import report_interrupt, termination_raised
 from .kernel_metadata import KINDS
 from .kernel_runs import output, push, status
 from .locations import RUNS_FOLDER, find_data
 from .log import logger
+from .models import open_model
 from .options import (
     OneLineParser,
     add_device_flags,
@@ -25,27 +30,57 @@ from .options import (
     settings_from_flags,
 )
 from .pipeline import predict_run, run
-from .run_folder import newest_run
+from .report import make_report
+from .results import read_results
+from .run_data import digits_of_run
+from .run_folder import MODEL, newest_run
 from .sample import SAMPLE_SOURCE
-from .settings import PRESETS, VERSION, Settings
+from .settings import VERSION, Settings
 from .sources import source_digest
 
 PROGRAM = "python -m digitkaggle"
 DESCRIPTION = "Classifies handwritten digits for Kaggle's Digit Recognizer."
 EXAMPLES = f"""\
 examples:
-  {PROGRAM}                       the full run: on data/ if there, else on a sample
-  {PROGRAM} --preset fast         the quickest preset of {", ".join(PRESETS)}
-  {PROGRAM} run --help            all flags of a run
-  {PROGRAM} predict RUN --data PATH
-                                              a saved model on a test CSV
+  {PROGRAM}                    the full run, on data/ or a sample
+  {PROGRAM} --preset fast      the same in a hurry
+  {PROGRAM} run --help         all flags of a run
+  {PROGRAM} predict photo.jpg  what the newest run says of it
+  {PROGRAM} demo               a page to draw digits on
+  {PROGRAM} COMMAND --help     what a command does, and its flags
 """
+PREDICT_DETAILS = """
+
+A picture holds one digit, dark on light or light on dark, of any size and
+colour, from a phone or a scanner. Of a blank, of several digits in one picture
+and of what is no digit it is said so, rather than guessed."""
+PREDICT_EXAMPLES = f"""\
+examples:
+  {PROGRAM} predict photo.jpg scan.png
+  {PROGRAM} predict runs/best *.png --format csv --out answers.csv
+  {PROGRAM} predict runs/best --data data/test.csv --out again.csv
+"""
+RUN_HELP = "a run's folder; left out, the newest finished run"
+LOOPBACK = "127.0.0.1"
+DEMO_PORT = 7860
 KAGGLE_HELP = {
-    "download": "the competition's data into data/, checked",
-    "push": "the kernel to Kaggle, which runs it",
-    "status": "how that run stands",
-    "output": "what that run made, into runs/",
-    "submit": "a checked submission to the competition",
+    "download": (
+        "the competition's data into data/, checked",
+        "Fetch the competition's data into data/, and check them.",
+    ),
+    "push": (
+        "the kernel to Kaggle, which runs it",
+        "Flatten the library into the kernel, and push it to Kaggle, which runs it.",
+    ),
+    "status": ("how that run stands", "Say how the run on Kaggle stands; if it failed, why."),
+    "output": (
+        "what that run made, into runs/",
+        "Fetch what the run on Kaggle made into runs/kaggle-VERSION/, and check it.",
+    ),
+    "submit": (
+        "a checked submission to the competition",
+        "Check a submission, send it to the competition, and tell its score.",
+    ),
 }
 
 
@@ -86,6 +121,7 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     run_parser = subparsers.add_parser(
         "run",
         help="the full run, from train.csv to submission.csv",
+        usage=f"{PROGRAM} [run] [FLAG...]",
         description=run_command.__doc__,
     )
     run_parser.add_argument(
@@ -93,30 +129,13 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     )
     add_run_flags(run_parser)
 
-    predict_parser = subparsers.add_parser(
-        "predict", help="a saved model on a test CSV", description=predict_command.__doc__
-    )
-    predict_parser.add_argument(
-        "run",
-        nargs="?",
-        type=Path,
-        metavar="RUN",
-        help="the run's folder; default is the newest run",
-    )
-    predict_parser.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="PATH",
-        help="test.csv, or a folder or zip with it",
-    )
-    predict_parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default is predicted.csv in the run's folder"
-    )
-    add_device_flags(predict_parser)
-    add_verbosity_flags(predict_parser)
+    _add_predict_parser(subparsers)
+    _add_looking_parsers(subparsers)
 
-    kaggle = {name: subparsers.add_parser(name, help=text) for name, text in KAGGLE_HELP.items()}
+    kaggle = {
+        name: subparsers.add_parser(name, help=short, description=long)
+        for name, (short, long) in KAGGLE_HELP.items()
+    }
     for parser_of in kaggle.values():
         add_verbosity_flags(parser_of)
     for name in ("download", "submit"):
@@ -134,12 +153,103 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     return parser, {
         "run": run_command,
         "predict": predict_command,
+        "report": report_command,
+        "compare": compare_command,
+        "demo": demo_command,
         "download": lambda flags: download(force=flags.force, progress_bar=not flags.quiet),
         "push": lambda flags: push(kind=flags.kind, wait=flags.wait),
         "status": lambda flags: status(),
         "output": lambda flags: output(progress_bar=not flags.quiet),
         "submit": lambda flags: submit(flags.file, message=flags.message, force=flags.force),
     }
+
+
+def _add_predict_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "predict",
+        help="own pictures, or a test CSV, with a saved model",
+        usage=f"{PROGRAM} predict [RUN] IMAGE... [FLAG...]\n"
+        f"       {PROGRAM} predict [RUN] --data PATH [FLAG...]",
+        description=predict_command.__doc__.partition("\n")[0] + PREDICT_DETAILS,
+        epilog=PREDICT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="RUN, IMAGE",
+        help=f"{RUN_HELP}; then pictures: PNG, JPEG, WebP, BMP, GIF, TIFF",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS_OF_ANSWERS,
+        default=FORMATS_OF_ANSWERS[0],
+        help="of the answers to pictures (default text)",
+    )
+    parser.add_argument(
+        "--show",
+        nargs="?",
+        type=Path,
+        const=Path("seen"),
+        metavar="DIR",
+        help="save what the network saw of each picture (default folder: seen)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="no pictures but test.csv, or a folder or zip with it",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="where the answers go (default: the screen; of --data: predicted.csv in RUN)",
+    )
+    add_device_flags(parser)
+    add_verbosity_flags(parser)
+
+
+def _add_looking_parsers(subparsers: Any) -> None:
+    """The commands with which one looks at finished runs."""
+    report = subparsers.add_parser(
+        "report", help="a run's report.html again", description=report_command.__doc__
+    )
+    report.add_argument(
+        "--data", type=Path, metavar="PATH", help="the run's data, if they moved since"
+    )
+    compare = subparsers.add_parser(
+        "compare", help="runs side by side", description=compare_command.__doc__
+    )
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
+    compare.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"the picture of all curves (default: {COMPARISON} beside the first run)",
+    )
+    demo = subparsers.add_parser(
+        "demo", help="a page to draw digits on", description=demo_command.__doc__
+    )
+    demo.add_argument(
+        "--host",
+        default=LOOPBACK,
+        metavar="ADDRESS",
+        help=f"the address to listen on (default {LOOPBACK})",
+    )
+    demo.add_argument(
+        "--port",
+        type=int,
+        default=DEMO_PORT,
+        metavar="N",
+        help=f"the port to listen on (default {DEMO_PORT}; 0: any that is free)",
+    )
+    add_device_flags(demo)
+    for parser in (report, demo):
+        parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help=RUN_HELP)
+    for parser in (report, compare, demo):
+        add_verbosity_flags(parser)
 
 
 def run_command(flags: argparse.Namespace) -> None:
@@ -149,7 +259,7 @@ def run_command(flags: argparse.Namespace) -> None:
     location = None if flags.sample else flags.data or find_data()
     run(
         settings_from_flags(flags, default_preset=Settings().preset),
-        SAMPLE_SOURCE if location is None else files_source(location),
+        SAMPLE_SOURCE if location is None else files_source(location, progress_bar=not flags.quiet),
         out=flags.out,
         device=flags.device,
         fresh=flags.fresh,
@@ -160,8 +270,76 @@ def run_command(flags: argparse.Namespace) -> None:
 
 
 def predict_command(flags: argparse.Namespace) -> None:
-    """Predict the images of a test CSV with a saved model, and write a submission."""
+    """Name the digits in pictures, or predict a test CSV again, with a saved model.
+
+    Of a blank, of several digits and of what is no digit it is said so.
+    """
+    run_folder, pictures = _run_and_pictures(flags.paths)
+    if flags.data is not None:
+        if pictures:
+            raise InputError(f"--data and {pictures[0]} exclude each other: give one of them")
+        folder = run_folder or newest_run(RUNS_FOLDER)
+        out = flags.out or (folder if folder.is_dir() else folder.parent) / "predicted.csv"
+        predict_run(folder, flags.data, out, device=flags.device, progress_bar=not flags.quiet)
+        logger.info("Predictions of %s are in %s.", folder, out)
+        return
+    if not pictures:
+        raise InputError("nothing to predict: name pictures, or a test.csv by --data")
+    if flags.show is not None and flags.show.exists() and not flags.show.is_dir():
+        raise InputError(f"--show {flags.show}: that is a file; write --show last, or --show=DIR")
+    folder = run_folder or newest_run(RUNS_FOLDER)
+    networks, settings, compute = open_model(folder, device=flags.device)
+    answers = answer_pictures(
+        pictures, networks, compute, settings.views, progress_bar=not flags.quiet
+    )
+    if flags.show is not None:
+        for path in save_seen(flags.show, pictures, answers):
+            logger.debug("seen     %s", path)
+    text = formatted(pictures, answers, flags.format)
+    if flags.out is None:
+        print(text)
+    else:
+        write_text(flags.out, text + "\n")
+
+
+def _run_and_pictures(paths: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
+    """A run's folder (or its model.pt) if one is named first, and the pictures after it."""
+    if not paths:
+        return None, paths
+    first, *others = paths
+    if first.suffix == ".pt" or (first / MODEL).exists():
+        return first, others
+    if first.is_dir() or (not first.suffix and not first.exists()):
+        raise InputError(f"{first} is no run's folder: it holds no {MODEL}")
+    return None, paths
+
+
+def report_command(flags: argparse.Namespace) -> None:
+    """Make a finished run's report.html and its figures again, from the run's folder.
+
+    Images are shown if the run's data are where the run found them, or where --data says.
+    """
     folder = flags.run or newest_run(RUNS_FOLDER)
-    out = flags.out or (folder if folder.is_dir() else folder.parent) / "predicted.csv"
-    predict_run(folder, flags.data, out, device=flags.device)
-    logger.info("Predictions of %s are in %s.", folder, out)
+    metrics = read_results(folder).metrics
+    digits, missing = digits_of_run(metrics, flags.data, progress_bar=not flags.quiet)
+    if missing:
+        logger.warning("%s", missing)
+    logger.info("%s", make_report(folder, digits))
+
+
+def compare_command(flags: argparse.Namespace) -> None:
+    """Set runs side by side: accuracies, settings that differ, and whether by more than chance.
+
+    Each run is compared with the first by McNemar's exact test on the validation images of both.
+    """
+    out = flags.out or flags.runs[0].resolve().parent / COMPARISON
+    print(compare_runs(flags.runs, out))
+
+
+def demo_command(flags: argparse.Namespace) -> None:
+    """Serve a page to draw digits on, for this machine alone unless --host says otherwise."""
+    # Imported here: it needs Gradio, an extra, which takes seconds to load.
+    from .demo import serve
+
+    folder = flags.run or newest_run(RUNS_FOLDER)
+    serve(folder, host=flags.host, port=flags.port, device=flags.device)

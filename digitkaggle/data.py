@@ -22,6 +22,7 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from .errors import InputError
 from .locations import TEST_FILE, TRAIN_FILE
@@ -66,28 +67,37 @@ class Digits:
         return total.hexdigest()
 
 
-def files_source(location: Path) -> DataSource:
+def files_source(location: Path, *, progress_bar: bool = False) -> DataSource:
     """The competition's files in a folder or zip; read, and checked, when the run asks for them."""
-    return DataSource(origin=str(location), read=lambda: read_digits(location))
+    return DataSource(
+        origin=str(location), read=lambda: read_digits(location, progress_bar=progress_bar)
+    )
 
 
-def read_digits(location: Path) -> Digits:
+def read_digits(location: Path, *, progress_bar: bool = False) -> Digits:
     """Training and test images from a folder or a zip with `train.csv` and `test.csv`.
+
+    Args:
+        location: the folder or zip.
+        progress_bar: show one on standard error after two seconds, if that is a terminal.
 
     Raises:
         InputError: something is missing or wrong; names file, row and column, and what to do.
     """
-    train_images, train_labels = read_table(location, TRAIN_FILE, labelled=True)
+    train_images, train_labels = read_table(
+        location, TRAIN_FILE, labelled=True, progress_bar=progress_bar
+    )
     present = train_labels.unique().tolist()
     if len(present) == 1:
         raise InputError(
             f"{table_name(location, TRAIN_FILE)}: every label is {present[0]}; nothing can be "
             f"learned from one class: {GET_IT_AGAIN}"
         )
-    return Digits(train_images, train_labels, read_test_images(location))
+    test_images = read_test_images(location, progress_bar=progress_bar)
+    return Digits(train_images, train_labels, test_images)
 
 
-def read_test_images(location: Path) -> torch.Tensor:
+def read_test_images(location: Path, *, progress_bar: bool = False) -> torch.Tensor:
     """The images of `test.csv` in a folder or zip, or of a CSV file that is named itself.
 
     Returns:
@@ -96,12 +106,12 @@ def read_test_images(location: Path) -> torch.Tensor:
     Raises:
         InputError: as `read_digits`.
     """
-    images, _ = read_table(location, TEST_FILE, labelled=False)
+    images, _ = read_table(location, TEST_FILE, labelled=False, progress_bar=progress_bar)
     return images
 
 
 def read_table(
-    location: Path, file_name: str, *, labelled: bool
+    location: Path, file_name: str, *, labelled: bool, progress_bar: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One CSV as images (uint8, N x 1 x 28 x 28) and labels (int64, N; empty if not labelled).
 
@@ -114,7 +124,16 @@ def read_table(
     expected = ((LABEL_COLUMN,) if labelled else ()) + PIXEL_COLUMNS
     with open_table(location, file_name) as file:
         header = _read_header(file, name, expected)
-        table = _read_rows_fast(file, len(header))
+        bar = tqdm(
+            desc=f"reading {file_name}",
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            delay=2,
+            disable=None if progress_bar else True,  # None: on a terminal only
+        )
+        with bar:
+            table = _read_rows_fast(file, len(header), bar.update)
     if table is None:
         # Something is odd: the slow reader says where, or finds that it was harmless.
         with (
@@ -275,7 +294,9 @@ def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[s
     return header
 
 
-def _read_rows_fast(file: BinaryIO, columns: int) -> np.ndarray | None:
+def _read_rows_fast(
+    file: BinaryIO, columns: int, tell_done: Callable[[int], object]
+) -> np.ndarray | None:
     """All rows, if every value is plain digits from 0 to 255 and every row is whole; else None.
 
     Not by pandas, whose older versions wrap 256 round to 0 when they are asked for bytes, and whose
@@ -283,6 +304,7 @@ def _read_rows_fast(file: BinaryIO, columns: int) -> np.ndarray | None:
     """
     tables, rest = [], b""
     while block := file.read(READ_BLOCK):
+        tell_done(len(block))
         whole_rows, newline, rest = (rest + block).rpartition(b"\n")
         table = _parse_digits(whole_rows + newline, columns)
         if table is None:

@@ -10,7 +10,6 @@ from .data import files_source
 from .errors import InputError
 from .interrupts import report_interrupt, termination_raised
 from .locations import find_data, places_of_data
-from .log import logger
 from .options import (
     OneLineParser,
     add_run_flags,
@@ -19,7 +18,9 @@ from .options import (
     settings_from_flags,
 )
 from .pipeline import run
+from .report import FIGURE_NAMES
 from .run_folder import FIGURES
+from .screen import tell
 
 # `make kernel` writes the digest of the sources here.
 SOURCE_DIGEST = ""
@@ -42,10 +43,10 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     if location is None:
         places = ", ".join(str(place) for place in places_of_data())
         raise InputError(f"no data in {places}: add the competition's data, or name some by --data")
-    logger.info("sources  %s", SOURCE_DIGEST)
+    tell("sources", SOURCE_DIGEST)
     return run(
         settings_from_flags(flags, default_preset=KERNEL_PRESET),
-        files_source(location),
+        files_source(location, progress_bar=not flags.quiet),
         out=flags.out,
         device=flags.device,
         fresh=flags.fresh,
@@ -77,8 +78,11 @@ def show_figures(folder: Path) -> None:
     """Show a run's figures in the notebook, below the cell that calls this."""
     from matplotlib import pyplot
 
-    for name in ("curves", "confusion", "mistakes"):
-        picture = pyplot.imread(folder / FIGURES / f"{name}.png")
+    for name in FIGURE_NAMES:
+        path = folder / FIGURES / f"{name}.png"
+        if not path.exists():
+            continue
+        picture = pyplot.imread(path)
         height, width = picture.shape[:2]
         figure = pyplot.figure(figsize=(width / 120, height / 120))
         figure.add_axes((0, 0, 1, 1)).imshow(picture)

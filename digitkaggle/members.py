@@ -20,6 +20,7 @@ from .interrupts import Interrupted, signals_noted
 from .log import logger
 from .models import cpu_weights
 from .prediction import PREDICTION_BATCH, member_probabilities, predict_logits
+from .screen import epoch_header, epoch_row, tell
 from .settings import Settings
 from .split import member_rows
 from .training import LabelledImages, Training, number_of_epochs, start_training, train
@@ -127,8 +128,9 @@ def train_member(
     _tell_member(number, settings, len(train_rows), len(held_rows))
 
     started = time.monotonic()
-    data = training_images(digits, train_rows, settings).to(compute.device)
-    logger.info("%-8s %s", "augment", augmentation_in_words(settings, len(data)))
+    data = training_images(digits, train_rows, settings, progress_bar=progress_bar)
+    data = data.to(compute.device)
+    tell("augment", augmentation_in_words(settings, len(data)))
 
     augmented = time.monotonic()
     training = resumed_training(folder, number, settings, compute)
@@ -143,8 +145,10 @@ def train_member(
 
     trained = time.monotonic()
     network = training.best_network()
-    held_probabilities = member_probabilities(network, held_out.images, compute, settings.views)
-    probabilities = member_probabilities(network, digits.test_images, compute, settings.views)
+    held_probabilities, probabilities = (
+        member_probabilities(network, images, compute, settings.views, progress_bar=progress_bar)
+        for images in (held_out.images, digits.test_images)
+    )
     return Member(
         number=number,
         weights=cpu_weights(training.best_weights),
@@ -163,11 +167,14 @@ def train_member(
     )
 
 
-def training_images(digits: Digits, train_rows: torch.Tensor, settings: Settings) -> LabelledImages:
+def training_images(
+    digits: Digits, train_rows: torch.Tensor, settings: Settings, *, progress_bar: bool = False
+) -> LabelledImages:
     """The images to train on: the rows as they are, or the classic set made of them."""
     images, labels = digits.train_images[train_rows], digits.train_labels[train_rows]
     if settings.augmentation == "expanded":
-        return LabelledImages(classic_expanded_set(images), labels.repeat(CLASSIC_COPIES))
+        expanded = classic_expanded_set(images, progress_bar=progress_bar)
+        return LabelledImages(expanded, labels.repeat(CLASSIC_COPIES))
     return LabelledImages(images, labels)
 
 
@@ -219,7 +226,7 @@ def _train(
     epochs = number_of_epochs(settings, len(data))
     if epochs > settings.epochs:
         logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
-    _tell_columns()
+    logger.info("\n%s", epoch_header())
     saved = time.monotonic()
     with signals_noted() as signal_number:
         rows = train(
@@ -237,7 +244,8 @@ def _train(
                 keep_state(kept, training.state())
                 saved = time.monotonic()
                 if row:
-                    _tell_row(row, epochs, best=training.best_epoch == row["epoch"])
+                    best = training.best_epoch == row["epoch"]
+                    logger.info("%s", epoch_row(row, epochs, best=best))
                 if signal_number():
                     raise Interrupted(signal_number())
         except TrainingError as error:
@@ -269,30 +277,9 @@ def _cut_in_words(training: Training, epochs: int) -> str:
 
 
 def _tell_member(number: int, settings: Settings, trained_on: int, held_out: int) -> None:
-    stage = "split" if settings.members == 1 else f"\nmember {number} of {settings.members}:"
-    logger.info("%-8s %s to train on, %s held out to validate", stage, f"{trained_on:,}",
-                f"{held_out:,}")  # fmt: skip
-
-
-def _tell_columns() -> None:
-    logger.info(
-        "\n%9s  %10s  %9s  %10s  %9s  %9s  %7s",
-        *("epoch", "train loss", "train acc", "val loss", "val acc", "rate", "seconds"),
-    )
-
-
-def _tell_row(row: dict[str, float], epochs: int, *, best: bool) -> None:
-    logger.info(
-        "%9s  %10.4f  %8.2f%%  %10.4f  %8.2f%%  %9.2g  %7.1f%s",
-        f"{row['epoch']}/{epochs}",
-        row["train_loss"],
-        100 * row["train_accuracy"],
-        row["val_loss"],
-        100 * row["val_accuracy"],
-        row["learning_rate"],
-        row["seconds"],
-        "  best so far" if best else "",
-    )
+    if settings.members > 1:
+        logger.info("\nmember %d of %d", number, settings.members)
+    tell("split", f"{trained_on:,} to train on, {held_out:,} held out to validate")
 
 
 def _tell_how_it_ended(training: Training, epochs: int) -> None:

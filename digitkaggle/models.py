@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .device import Compute
+from .device import Compute, choose_compute
 from .errors import InputError
 from .files import write_bytes
 from .networks import build_network
-from .run_folder import saved_bytes
+from .run_folder import MODEL, saved_bytes
 from .settings import Settings, make_settings
 
 
@@ -56,6 +56,18 @@ def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
             raise _no_model(path, "its weights are not all numbers")
         networks.append(network.eval())
     return networks
+
+
+def open_model(run: Path, *, device: str = "auto") -> tuple[list[nn.Sequential], Settings, Compute]:
+    """The networks of a run's folder, or of a `model.pt` itself, on the device that is chosen.
+
+    Raises:
+        InputError: as `load_model`; a device that does not work.
+    """
+    path = run / MODEL if run.is_dir() else run
+    settings = read_model_settings(path)
+    compute = choose_compute(device, settings.precision)
+    return load_model(path, compute), settings, compute
 
 
 def _read(path: Path) -> tuple[Settings, list[dict[str, torch.Tensor]]]:

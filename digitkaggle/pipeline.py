@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from .budget import TimeBudget
 from .data import DataSource, Digits, read_test_images
@@ -21,12 +20,11 @@ from .files import read_json, write_json, write_text
 from .locations import default_run_folder, on_kaggle
 from .log import logger
 from .members import Member, train_members
-from .models import load_model, read_model_settings, save_weights
+from .models import open_model, save_weights
 from .networks import build_network, layer_table
 from .prediction import mean_probabilities, predict_probabilities
-from .report import draw_figures
+from .report import make_report
 from .run_folder import (
-    FIGURES,
     HISTORY,
     MEMBERS,
     METRICS,
@@ -43,6 +41,7 @@ from .run_folder import (
     write_array,
     write_arrays,
 )
+from .screen import last_screen, tell
 from .settings import VERSION, Settings
 from .split import member_rows
 from .submission import write_submission
@@ -96,12 +95,12 @@ def run(
     if source.sample:
         logger.warning(SAMPLE_NOTICE)
 
-    _tell("device", str(compute))
+    tell("device", str(compute))
     load_started = time.perf_counter()
     digits = source.read()
     identity = run_identity(settings.as_dict(), digits.digest(), source_digest)
     load_seconds = time.perf_counter() - load_started
-    _tell(
+    tell(
         "data",
         f"{source.origin}: {len(digits.train_images):,} images to learn from, "
         f"{len(digits.test_images):,} to predict ({load_seconds:.1f} s)",
@@ -134,8 +133,9 @@ def run(
         submission = SAMPLE_SUBMISSION if source.sample else SUBMISSION
         _write_results(folder, settings, members, digits, submission)
         write_json(folder / METRICS, metrics)
+        _report(folder, digits)
         drop_checkpoint(folder)
-    _tell_the_end(metrics, folder, submission)
+    last_screen(metrics, folder, submission)
     return folder
 
 
@@ -160,7 +160,6 @@ def _write_results(
         arrays["member"] = np.repeat([member.number for member in members], sizes)
     write_arrays(folder / VALIDATION, **arrays)
     write_submission(folder / submission, probabilities.argmax(dim=1), len(digits.test_images))
-    _draw(folder, members[0], digits, rows, held_probabilities)
 
 
 def run_metrics(
@@ -204,18 +203,19 @@ def run_metrics(
     return metrics
 
 
-def predict_run(folder: Path, data: Path, out: Path, *, device: str = "auto") -> Path:
+def predict_run(
+    folder: Path, data: Path, out: Path, *, device: str = "auto", progress_bar: bool = False
+) -> Path:
     """Predict a test CSV with the model of a finished run, and write the submission to `out`.
 
     Raises:
         InputError: no such model, or bad data.
     """
-    model = folder / MODEL if folder.is_dir() else folder
-    settings = read_model_settings(model)
-    compute = choose_compute(device, settings.precision)
-    networks: Sequence[nn.Module] = load_model(model, compute)
-    images = read_test_images(data)
-    probabilities = predict_probabilities(networks, images, compute, settings.views)
+    networks, settings, compute = open_model(folder, device=device)
+    images = read_test_images(data, progress_bar=progress_bar)
+    probabilities = predict_probabilities(
+        networks, images, compute, settings.views, progress_bar=progress_bar
+    )
     write_submission(out, probabilities.argmax(dim=1), len(images))
     return out
 
@@ -240,28 +240,14 @@ def history_csv(members: Sequence[Member]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _draw(
-    folder: Path,
-    first: Member,
-    digits: Digits,
-    held_rows: torch.Tensor,
-    held_probabilities: torch.Tensor,
-) -> None:
-    """The figures: curves of the first member, the mistakes of all."""
+def _report(folder: Path, digits: Digits) -> None:
     try:
-        draw_figures(
-            folder / FIGURES,
-            first.history,
-            first.best_epoch,
-            digits.train_images[held_rows],
-            digits.train_labels[held_rows],
-            held_probabilities,
-        )
+        make_report(folder, digits)
     except InputError:
         raise
     except Exception as error:
         # The submission is worth more than its pictures.
-        logger.warning("The figures could not be drawn (%s); everything else is done.", error)
+        logger.warning("The report could not be made (%s); everything else is done.", error)
 
 
 def device_in_words(compute: Compute) -> dict[str, str]:
@@ -285,10 +271,6 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _tell(stage: str, what: str) -> None:
-    logger.info("%-8s %s", stage, what)
-
-
 def _tell_finished(folder: Path) -> None:
     cut = (read_json(folder / METRICS).get("time_budget") or {}).get("cut")
     if cut:
@@ -300,25 +282,3 @@ def _tell_finished(folder: Path) -> None:
         )
     else:
         logger.info("This very run is finished in %s; --fresh would do it anew.", folder)
-
-
-def _tell_the_end(metrics: dict[str, Any], folder: Path, submission: str) -> None:
-    parts = ["validation"] + (["test"] if "test" in metrics else [])
-    logger.info("")
-    for part in parts:
-        figures = metrics[part]
-        wrong = round((1 - figures["accuracy"]) * figures["images"])
-        logger.info(
-            "%-10s accuracy %.2f%% (standard error %.2f; %d of %s images wrong)",
-            part,
-            100 * figures["accuracy"],
-            100 * figures["standard_error"],
-            wrong,
-            f"{figures['images']:,}",
-        )
-    spent = metrics["seconds"]
-    logger.info(
-        "seconds    load %.1f, augment %.1f, train %.1f, predict %.1f, total %.1f",
-        *(spent[stage] for stage in ("load", "augment", "train", "predict", "total")),
-    )
-    logger.info("files      %s: %s, %s, %s, figures", folder, submission, MODEL, METRICS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from .device import Compute, is_out_of_memory
 from .networks import CLASSES
@@ -24,19 +25,28 @@ def network_input(images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def predict_logits(network: nn.Module, images: torch.Tensor, compute: Compute) -> torch.Tensor:
+def predict_logits(
+    network: nn.Module,
+    images: torch.Tensor,
+    compute: Compute,
+    tell_done: Callable[[int], object] = lambda images: None,
+) -> torch.Tensor:
     """The network's logits in evaluation mode; its mode afterwards is what it was before.
 
     Args:
         network: on `compute.device`.
         images: uint8 or float, N x 1 x 28 x 28, on any device.
+        tell_done: is told how many images each batch had.
 
     Returns:
         float32, N x 10, on `compute.device`.
     """
     was_training = network.training
     network.eval()
-    logits = [_batch_logits(network, batch, compute) for batch in images.split(PREDICTION_BATCH)]
+    logits = []
+    for batch in images.split(PREDICTION_BATCH):
+        logits.append(_batch_logits(network, batch, compute))
+        tell_done(len(batch))
     network.train(was_training)
     return torch.cat(logits)
 
@@ -53,28 +63,50 @@ def _batch_logits(network: nn.Module, batch: torch.Tensor, compute: Compute) -> 
 
 
 def predict_probabilities(
-    networks: Sequence[nn.Module], images: torch.Tensor, compute: Compute, views: int = 1
+    networks: Sequence[nn.Module],
+    images: torch.Tensor,
+    compute: Compute,
+    views: int = 1,
+    *,
+    progress_bar: bool = False,
 ) -> torch.Tensor:
     """The mean of the probabilities of all networks for so many shifted views of each image.
 
-    Views make a network's answer depend less on where exactly the digit stands.
+    Views make a network's answer depend less on where exactly the digit stands. A bar shows on
+    standard error if asked for, after two seconds and on a terminal only.
 
     Returns:
         float32, N x 10, on the CPU; each row adds up to 1.
     """
     return mean_probabilities(
-        [member_probabilities(network, images, compute, views) for network in networks]
+        [
+            member_probabilities(network, images, compute, views, progress_bar=progress_bar)
+            for network in networks
+        ]
     )
 
 
 def member_probabilities(
-    network: nn.Module, images: torch.Tensor, compute: Compute, views: int
+    network: nn.Module,
+    images: torch.Tensor,
+    compute: Compute,
+    views: int,
+    *,
+    progress_bar: bool = False,
 ) -> torch.Tensor:
     """The mean of one network's probabilities for so many views; as `predict_probabilities`."""
     total = torch.zeros(len(images), CLASSES, device=compute.device)
-    for down, right in VIEWS[:views]:
-        logits = predict_logits(network, shifted(images, down, right), compute)
-        total += logits.softmax(dim=1)
+    with tqdm(
+        total=len(images) * views,
+        desc="predicting",
+        unit="image",
+        leave=False,
+        delay=2,
+        disable=None if progress_bar else True,  # None: on a terminal only
+    ) as bar:
+        for down, right in VIEWS[:views]:
+            moved = shifted(images, down, right)
+            total += predict_logits(network, moved, compute, bar.update).softmax(dim=1)
     return (total / views).cpu()
 
 

@@ -25,6 +25,8 @@ HISTORY = "history.csv"
 METRICS = "metrics.json"
 PROBABILITIES = "probabilities.npy"
 VALIDATION = "validation.npz"
+# Each member's own answers to the test images; only an ensemble has it.
+MEMBERS = "members.npz"
 FIGURES = "figures"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_RUN = Path(CHECKPOINT) / "run.json"

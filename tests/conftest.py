@@ -19,7 +19,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from digitkaggle.data import PIXEL_COLUMNS, DataSource, Digits
-from digitkaggle.sample import sample_digits
+from digitkaggle.pipeline import run
+from digitkaggle.sample import SAMPLE_SOURCE, sample_digits
 from digitkaggle.settings import make_settings
 
 # A busy machine is no fault of the code, and our fixtures are the same for every example.
@@ -196,3 +197,18 @@ def contents(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """A run on the sample that has learned something, with all its files; about 15 s."""
+    settings = make_settings("fast", {"epochs": 7, "validation_fraction": 0.05})
+    return run(settings, SAMPLE_SOURCE, out=tmp_path_factory.mktemp("runs") / "trained")
+
+
+def changed_run(folder: Path, out: Path, **changes: object) -> Path:
+    """A copy of a run with other entries in its metrics."""
+    shutil.copytree(folder, out)
+    metrics = json.loads((out / "metrics.json").read_text()) | changes
+    (out / "metrics.json").write_text(json.dumps(metrics))
+    return out

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -15,9 +16,15 @@ from tests.conftest import contents
 def test_a_run_from_the_command_line_teaches_and_leaves_a_submission(
     command, data_folder, quick_flags, tmp_path
 ):
-    done = command("--data", data_folder, "--out", "result", *quick_flags)
+    narrow = {"COLUMNS": "60"}
+    done = command("--data", data_folder, "--out", "result", *quick_flags, env=narrow)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    assert "\033" not in done.stdout
+    assert "\r" not in done.stdout
+    table = [line for line in done.stdout.splitlines() if re.match(r"\s+(epoch|\d/2) ", line)]
+    assert len(table) == 3
+    assert all(len(line) <= 60 for line in table)
     for part in ("300 images to learn from", "held out", "device", "1/2", "2/2", "Keeping the"):
         assert part in done.stdout
     assert "standard error" in done.stdout
@@ -84,7 +91,12 @@ def test_verbose_tells_every_setting(data_folder, quick_flags, tmp_path, capsys)
         (["--settings", "none.json"], "none.json cannot be read"),
         (["predict", "--data", "."], "runs holds no finished run"),
         (["predict", "nowhere", "--data", "."], "nowhere"),
-        (["predict", "."], "--data"),
+        (["predict", "."], "holds no model.pt"),
+        (["predict"], "name pictures, or a test.csv by --data"),
+        (["predict", "x.png"], "runs holds no finished run"),
+        (["predict", "x.png", "--data", "."], "exclude each other"),
+        (["predict", "x.png", "--format", "xml"], "--format"),
+        (["demo"], "runs holds no finished run"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(flags, expected, tmp_path, monkeypatch, capsys):
@@ -147,15 +159,31 @@ def test_every_setting_is_a_flag(capsys):
         assert "--" + field.name.replace("_", "-") in text
 
 
+COMMANDS = (
+    "run", "predict", "report", "compare", "demo", "download", "push", "status", "output", "submit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    usage, description, *_ = capsys.readouterr().out.split("\n\n")
+    assert re.match(rf"usage: python -m digitkaggle \[?{name}\b", usage)
+    assert description.strip()[0].isupper()
+
+
 def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n    {name}" in text for name in ("run", "predict"))
+    assert all(f"\n    {name}" in text for name in COMMANDS)
 
 
 def test_importing_the_library_does_not_import_what_only_some_commands_need():
     code = "import digitkaggle, sys; print(*sys.modules)"
     modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
-    assert not {"kaggle", "matplotlib", "sklearn", "mlxtend"} & set(modules)
+    assert not {"kaggle", "matplotlib", "sklearn", "mlxtend", "PIL", "gradio"} & set(modules)

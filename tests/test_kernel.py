@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from digitkaggle.report import FIGURE_NAMES
 from digitkaggle.sources import source_digest
 from tests.conftest import QUICK_FLAGS, csv_text
 
@@ -79,12 +80,13 @@ def test_on_kaggle_the_script_needs_no_argument(kaggle_run):
     assert [line.partition(",")[0] for line in lines] == ["ImageId", *map(str, range(1, 31))]
     assert (working / "metrics.json").exists()
     assert (working / "figures/confusion.png").exists()
+    assert "<svg" in (working / "report.html").read_text()
 
 
 def test_its_log_is_worth_reading(kaggle_run):
     done, _ = kaggle_run
     for part in (
-        f"sources  {source_digest()}",
+        f"sources    {source_digest()}",
         "competitions/digit-recognizer: 120 images to learn from",
         "device   ",
         "train loss",
@@ -155,7 +157,7 @@ def test_the_notebook_runs_shows_its_figures_and_submits_the_same(
     book = json.loads((tmp_path / "main.ipynb").read_text())
     outputs = book["cells"][-1]["outputs"]
     pictures = [part for part in outputs if "image/png" in part.get("data", {})]
-    assert len(pictures) == 3
+    assert len(pictures) == len(FIGURE_NAMES)
     assert not [part for part in outputs if part["output_type"] == "error"]
     if "KERNEL_PYTHON" not in os.environ:  # another Python's libraries may round differently
         submission = (tmp_path / "kaggle/working/submission.csv").read_bytes()

@@ -15,12 +15,20 @@ from digitkaggle.errors import InputError, TrainingError
 from digitkaggle.models import load_model, read_model_settings
 from digitkaggle.pipeline import predict_run, run
 from digitkaggle.prediction import predict_probabilities, shifted
+from digitkaggle.report import FIGURE_NAMES
 from digitkaggle.settings import make_settings
 from tests.conftest import contents
 
 # The files whose bytes must be equal for equal runs; the others hold seconds.
 EQUAL_FILES = ("submission.csv", "model.pt", "probabilities.npy", "validation.npz")
-FIGURES = ("curves", "confusion", "mistakes")
+FIGURES = FIGURE_NAMES
+
+
+@pytest.fixture(autouse=True)
+def no_report(request, monkeypatch):
+    """Runs without their report, which takes longer than they do, but where a test asks for it."""
+    if "with_report" not in request.keywords:
+        monkeypatch.setattr(pipeline, "make_report", lambda folder, digits: folder)
 
 
 @pytest.fixture
@@ -34,9 +42,16 @@ def history_of(folder) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
+@pytest.mark.with_report
 def test_a_run_leaves_the_files_of_the_contract(done, few_digits):
     assert sorted(contents(done)) == sorted(
-        [*EQUAL_FILES, "history.csv", "metrics.json", *(f"figures/{name}.png" for name in FIGURES)]
+        [
+            *EQUAL_FILES,
+            "history.csv",
+            "metrics.json",
+            "report.html",
+            *(f"figures/{name}.png" for name in FIGURES),
+        ]
     )
     lines = (done / "submission.csv").read_text().splitlines()
     assert lines[0] == "ImageId,Label"
@@ -260,7 +275,7 @@ def test_a_failure_in_drawing_does_not_cost_the_submission(
     def broken(*arguments):
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(pipeline, "draw_figures", broken)
+    monkeypatch.setattr(pipeline, "make_report", broken)
     folder = run(quick_settings, few_source, out=tmp_path / "run")
     assert (folder / "submission.csv").exists()
 
