@@ -182,14 +182,19 @@ PRESETS = {
     ),
     "balanced": Settings(
         preset="balanced",
+        image_sizes=(20, 20, 28),
         widths=(32, 64, 128),
-        epochs=8,
+        depths=(2, 2),
+        epochs=12,
         minimum_steps=400,
+        views=3,
     ),
     "best": Settings(
         preset="best",
+        image_sizes=(20, 20, 28),
         widths=(32, 64, 128),
-        epochs=16,
+        depths=(2, 2),
+        epochs=20,
         minimum_steps=800,
     ),
     "classic": Settings(

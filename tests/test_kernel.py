@@ -157,7 +157,10 @@ def test_the_notebook_runs_shows_its_figures_and_submits_the_same(
     book = json.loads((tmp_path / "main.ipynb").read_text())
     outputs = book["cells"][-1]["outputs"]
     pictures = [part for part in outputs if "image/png" in part.get("data", {})]
-    assert len(pictures) == len(FIGURE_NAMES)
+    drawn = {path.stem for path in (tmp_path / "kaggle/working/figures").iterdir()}
+    # Without a mistake there are none to show.
+    assert drawn | {"mistakes"} == set(FIGURE_NAMES)
+    assert len(pictures) == len(drawn)
     assert not [part for part in outputs if part["output_type"] == "error"]
     if "KERNEL_PYTHON" not in os.environ:  # another Python's libraries may round differently
         submission = (tmp_path / "kaggle/working/submission.csv").read_bytes()
