@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run report demo kernel download push status output submit test test-slow test-browser \
+.PHONY: help run tune report demo kernel download push status output submit test test-slow test-browser \
 	test-faults test-kaggle test-client bench lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
@@ -25,6 +25,9 @@ run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sampl
 
 report: $(VENV)/installed ## the newest run's report.html again (or RUN=...)
 	@$(BIN)/python -m digitkaggle report $(ARGS) $(RUN)
+
+tune: $(VENV)/installed-tune ## search for better settings (ARGS='--trials 50')
+	@$(BIN)/python -m digitkaggle tune $(ARGS)
 
 demo: $(VENV)/installed-demo ## a page to draw digits on, for the newest run (or RUN=...)
 	@$(BIN)/python -m digitkaggle demo $(ARGS) $(RUN)
@@ -95,8 +98,9 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	@touch $@
 
 # The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
-INSTALLS := $(addprefix $(VENV)/installed,-dev -demo -browser)
+INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser)
 $(VENV)/installed-dev: EXTRAS := [dev]
+$(VENV)/installed-tune: EXTRAS := [tune]
 $(VENV)/installed-demo: EXTRAS := [demo]
 $(VENV)/installed-browser: EXTRAS := [dev,demo,browser]
 $(VENV)/installed $(INSTALLS): setup.cfg pyproject.toml constraints.txt | $(BIN)/python

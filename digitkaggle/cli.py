@@ -11,7 +11,7 @@ from typing import Any
 from .answers import FORMATS_OF_ANSWERS, answer_pictures, formatted, save_seen
 from .compare import COMPARISON, compare_runs
 from .competition import download, submit
-from .data import files_source
+from .data import DataSource, files_source
 from .errors import InputError, KaggleError
 from .files import write_text
 from .interrupts import report_interrupt, termination_raised
@@ -24,6 +24,8 @@ from .options import (
     OneLineParser,
     add_device_flags,
     add_run_flags,
+    add_settings_flags,
+    add_source_flags,
     add_verbosity_flags,
     budget_from_flags,
     set_up_from_flags,
@@ -37,6 +39,7 @@ from .run_folder import MODEL, newest_run
 from .sample import SAMPLE_SOURCE
 from .settings import VERSION, Settings
 from .sources import source_digest
+from .tune import STUDY_FILE, TUNED_FILE, tune
 
 PROGRAM = "python -m digitkaggle"
 DESCRIPTION = "Classifies handwritten digits for Kaggle's Digit Recognizer."
@@ -129,6 +132,7 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     )
     add_run_flags(run_parser)
 
+    _add_tune_parser(subparsers)
     _add_predict_parser(subparsers)
     _add_looking_parsers(subparsers)
 
@@ -152,6 +156,7 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     )
     return parser, {
         "run": run_command,
+        "tune": tune_command,
         "predict": predict_command,
         "report": report_command,
         "compare": compare_command,
@@ -162,6 +167,40 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
         "output": lambda flags: output(progress_bar=not flags.quiet),
         "submit": lambda flags: submit(flags.file, message=flags.message, force=flags.force),
     }
+
+
+def _add_tune_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "tune",
+        help="search for better settings by cross-validation",
+        usage=f"{PROGRAM} tune --trials N [FLAG...]",
+        description=tune_command.__doc__,
+    )
+    parser.add_argument(
+        "--sample", action="store_true", help="use the sample even if there is data"
+    )
+    how = add_source_flags(parser)
+    how.add_argument(
+        "--trials", type=int, required=True, metavar="N", help="in the study, earlier ones included"
+    )
+    how.add_argument(
+        "--folds", type=int, default=3, metavar="N", help="of the cross-validation (default 3)"
+    )
+    how.add_argument(
+        "--study",
+        type=Path,
+        default=STUDY_FILE,
+        metavar="FILE",
+        help=f"where the trials are kept (default {STUDY_FILE})",
+    )
+    how.add_argument(
+        "--out",
+        type=Path,
+        default=TUNED_FILE,
+        metavar="FILE",
+        help=f"where the best settings go (default {TUNED_FILE})",
+    )
+    add_settings_flags(parser)
 
 
 def _add_predict_parser(subparsers: Any) -> None:
@@ -254,18 +293,42 @@ def _add_looking_parsers(subparsers: Any) -> None:
 
 def run_command(flags: argparse.Namespace) -> None:
     """Load, split, augment, train with early stopping, predict, and write submission.csv."""
-    if flags.sample and flags.data:
-        raise InputError("--sample and --data exclude each other: give one of them")
-    location = None if flags.sample else flags.data or find_data()
     run(
         settings_from_flags(flags, default_preset=Settings().preset),
-        SAMPLE_SOURCE if location is None else files_source(location, progress_bar=not flags.quiet),
+        _source(flags),
         out=flags.out,
         device=flags.device,
         fresh=flags.fresh,
         progress_bar=not flags.quiet,
         source_digest=source_digest(),
         time_budget=budget_from_flags(flags),
+    )
+
+
+def _source(flags: argparse.Namespace) -> DataSource:
+    if flags.sample and flags.data:
+        raise InputError("--sample and --data exclude each other: give one of them")
+    location = None if flags.sample else flags.data or find_data()
+    if location is None:
+        return SAMPLE_SOURCE
+    return files_source(location, progress_bar=not flags.quiet)
+
+
+def tune_command(flags: argparse.Namespace) -> None:
+    """Search learning rates, weight decay, augmentation, label smoothing, dropout and width.
+
+    What is set by flags is where the search starts from; what it does not search stays so. The same
+    command goes on with a study that was cut off, and may run in several processes at once.
+    """
+    tune(
+        settings_from_flags(flags, default_preset="fast"),
+        _source(flags),
+        trials=flags.trials,
+        folds=flags.folds,
+        study_file=flags.study,
+        out=flags.out,
+        device=flags.device,
+        progress_bar=not flags.quiet,
     )
 
 

@@ -31,16 +31,10 @@ class OneLineParser(argparse.ArgumentParser):
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Give a parser the flags of a run: how to run, then one for each field of Settings."""
-    how = parser.add_argument_group("how to run")
-    how.add_argument(
-        "--data", type=Path, metavar="PATH", help="folder or zip with train.csv and test.csv"
-    )
+    how = add_source_flags(parser)
     how.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
     how.add_argument(
         "--fresh", action="store_true", help="start anew where this run is begun or finished"
-    )
-    how.add_argument(
-        "--settings", type=Path, metavar="FILE", help="JSON file of settings; flags win"
     )
     how.add_argument(
         "--time-budget",
@@ -48,8 +42,25 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="end, with a submission, within 90s, 45m or 2h",
     )
+    add_settings_flags(parser)
+
+
+def add_source_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """`--data`, `--settings`, device and verbosity, in a group for how to run that is returned."""
+    how = parser.add_argument_group("how to run")
+    how.add_argument(
+        "--data", type=Path, metavar="PATH", help="folder or zip with train.csv and test.csv"
+    )
+    how.add_argument(
+        "--settings", type=Path, metavar="FILE", help="JSON file of settings; flags win"
+    )
     add_device_flags(how)
     add_verbosity_flags(how)
+    return how
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of Settings."""
     what = parser.add_argument_group("what to do (defaults are those of the preset)")
     for field in dataclasses.fields(Settings):
         what.add_argument(_flag(field.name), dest=field.name, default=None, **_argument(field))

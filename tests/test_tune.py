@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from matplotlib import image
+
+from digitkaggle.data import DataSource, Digits
+from digitkaggle.errors import InputError
+from digitkaggle.settings import make_settings
+from digitkaggle.tune import tune
+
+from .conftest import REPOSITORY
+
+BASE = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 50})
+
+
+def trials_of(study: Path) -> list:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(study)))
+    return optuna.load_study(study_name="digitkaggle", storage=storage).trials
+
+
+def searched(folder: Path, source: DataSource, trials: int, base=BASE) -> Path:
+    return tune(
+        base,
+        source,
+        trials=trials,
+        folds=2,
+        study_file=folder / "study.journal",
+        out=folder / "tuned.json",
+        device="cpu",
+    )
+
+
+def test_a_search_leaves_settings_that_a_run_takes_and_a_picture(tmp_path, few_source):
+    out = searched(tmp_path, few_source, 3)
+    values = json.loads(out.read_text())
+    found = make_settings(values.pop("preset"), values)
+    trials = trials_of(tmp_path / "study.journal")
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    best = min(finished, key=lambda trial: trial.value)
+    assert len(trials) == 3
+    assert found.learning_rate == best.params["learning_rate"]
+    assert found.rotation == best.params["rotation"]
+    assert found.epochs == 2
+    assert image.imread(tmp_path / "tuned.png").std() > 0
+
+
+def test_a_search_goes_on_where_it_stopped_to_the_same_trials(tmp_path, few_source):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    searched(whole, few_source, 3)
+    searched(parts, few_source, 1)
+    searched(parts, few_source, 3)
+    values = [
+        [(trial.params, trial.value) for trial in trials_of(folder / "study.journal")]
+        for folder in (whole, parts)
+    ]
+    assert values[0] == values[1]
+    assert (whole / "tuned.json").read_bytes() == (parts / "tuned.json").read_bytes()
+
+
+def test_test_images_have_no_part_in_a_search(tmp_path, few_source, few_digits):
+    others = Digits(few_digits.train_images, few_digits.train_labels, 255 - few_digits.test_images)
+    searched(tmp_path / "one", few_source, 1)
+    searched(tmp_path / "two", DataSource("other test images", lambda: others), 1)
+    values = [trials_of(tmp_path / name / "study.journal")[0].value for name in ("one", "two")]
+    assert values[0] == values[1]
+
+
+def test_a_study_of_another_search_is_refused_with_what_differs(tmp_path, few_source):
+    searched(tmp_path, few_source, 1)
+    before = (tmp_path / "study.journal").read_bytes()
+    other = make_settings("fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 50})
+    with pytest.raises(InputError, match="epochs 2 there, 3 here"):
+        searched(tmp_path, few_source, 2, other)
+    assert (tmp_path / "study.journal").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"no study\n", b"\0\xff", b"{}\n"])
+def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path, few_source, content):
+    (tmp_path / "study.journal").write_bytes(content)
+    with pytest.raises(InputError, match=r"is no study of ours: name another by --study"):
+        searched(tmp_path, few_source, 1)
+    assert (tmp_path / "study.journal").read_bytes() == content
+
+
+def test_a_search_of_no_trials_or_of_one_fold_is_refused(tmp_path, few_source):
+    with pytest.raises(InputError, match="--trials 0"):
+        searched(tmp_path, few_source, 0)
+    with pytest.raises(InputError, match="--folds 1"):
+        tune(BASE, few_source, trials=1, folds=1, study_file=tmp_path / "s", out=tmp_path / "o")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_optuna_the_line_says_how_to_install_it(tmp_path, few_source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match=r"make tune"):
+        searched(tmp_path, few_source, 1)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_study_which_survives_interrupts_and_kills(tmp_path):
+    study = tmp_path / "study.journal"
+    command = [
+        *(sys.executable, "-m", "digitkaggle", "tune", "--sample", "--trials", "10", "--quiet"),
+        *("--folds", "2", "--epochs", "2", "--widths", "8,8,8", "--threads", "1"),
+        *("--study", str(study), "--out", str(tmp_path / "tuned.json")),
+    ]
+
+    def two() -> list[subprocess.Popen]:
+        return [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]
+
+    first = two()
+    deadline = time.monotonic() + 120
+    while not study.exists() or study.read_text().count('"op_code":4') < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    first[0].send_signal(signal.SIGINT)
+    first[1].kill()
+    assert first[0].wait() == 130
+    first[1].wait()
+    begun = len(trials_of(study))
+    assert 0 < begun < 10
+    assert [process.wait() for process in two()] == [0, 0]
+    states = [trial.state.name for trial in trials_of(study)]
+    assert states.count("COMPLETE") + states.count("PRUNED") == 10
+    assert "RUNNING" not in states
+    assert json.loads((tmp_path / "tuned.json").read_text())["widths"] != []
