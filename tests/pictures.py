@@ -103,13 +103,6 @@ def transparent(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.dstack([pen, alpha]))
 
 
-def thin_pen(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    ink = large(digit, 400)
-    thin = ndimage.distance_transform_edt(ink > 0.4)
-    ridge = (thin >= ndimage.maximum_filter(thin, 5)) & (thin > 2)
-    return picture_of(on_paper(ndimage.binary_dilation(ridge, iterations=3).astype(float)))
-
-
 KINDS: tuple[Callable[[np.ndarray, np.random.Generator], Image.Image], ...] = (
     as_it_is,
     dark_on_light_at_28,
