@@ -343,8 +343,8 @@ def train_batch_within_memory(
             if not is_out_of_memory(error):
                 raise
         # Out of the handler, whose traceback would hold what the failed try allocated.
-        size = min(training.piece_size or len(index), len(index))
-        if size == 1:
+        tried = min(training.piece_size or len(index), len(index))
+        if tried == 1:
             raise InputError(
                 f"the memory of {compute.device} has no room to train on a single image: free "
                 "some, or choose a smaller network by --widths"
@@ -352,7 +352,7 @@ def train_batch_within_memory(
         training.order.set_state(order)
         training.noise.set_state(noise)
         training.optimizer.zero_grad()
-        training.piece_size = math.ceil(size / 2)
+        training.piece_size = math.ceil(tried / 2)
         if compute.device.type == "cuda":
             torch.cuda.empty_cache()
         change = ", which changes the result, for batch normalisation sees a piece at a time"

@@ -76,14 +76,14 @@ def test_a_run_of_several_members_leaves_what_each_says_and_their_mean(
     assert metrics["validation"]["loss"] == pytest.approx(sum(losses) / 3)
 
     networks = load_model(folder / "model.pt", compute := choose_compute())
-    by_member = [predict_probabilities([net], few_digits.test_images, compute, 5)
+    by_member = [predict_probabilities([net], few_digits.test_images, compute, three.views)
                  for net in networks]  # fmt: skip
     answers = np.load(folder / "members.npz")["digits"]
     assert answers.dtype == np.uint8
     assert answers.tolist() == [said.argmax(dim=1).tolist() for said in by_member]
     mean = np.load(folder / "probabilities.npy")
     np.testing.assert_allclose(mean, sum(by_member).numpy() / 3, atol=1e-6)
-    together = predict_probabilities(networks, few_digits.test_images, compute, 5)
+    together = predict_probabilities(networks, few_digits.test_images, compute, three.views)
     assert together.numpy().tobytes() == mean.tobytes(), "summed up in the same order"
     again = predict_run(folder, data_folder, tmp_path / "again.csv")
     assert again.read_bytes() == (folder / "submission.csv").read_bytes()
