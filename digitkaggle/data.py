@@ -295,7 +295,7 @@ def _read_header(file: BinaryIO, name: str, expected: tuple[str, ...]) -> list[s
 
 
 def _read_rows_fast(
-    file: BinaryIO, columns: int, tell_done: Callable[[int], object]
+    file: BinaryIO, columns: int, tell_done: Callable[[int], object] = lambda read: None
 ) -> np.ndarray | None:
     """All rows, if every value is plain digits from 0 to 255 and every row is whole; else None.
 
