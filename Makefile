@@ -47,8 +47,9 @@ output: $(VENV)/installed ## what the run on Kaggle made, into runs/
 submit: $(VENV)/installed ## the newest checked submission (or FILE=...) to the competition
 	@$(BIN)/python -m digitkaggle submit $(ARGS) $(FILE)
 
+# Two processes of one thread each: two threads each on two cores would wait for one another.
 test: $(VENV)/installed-dev ## all tests but the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 kernel: $(VENV)/installed ## flatten the library into kernel/main.py, main.ipynb and their metadata
 	@$(BIN)/python kernel/bundle.py --kind $(KIND)

@@ -38,7 +38,7 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--time-budget",
-        type=_duration,
+        type=_seconds_of,
         metavar="TIME",
         help="end, with a submission, within 90s, 45m or 2h",
     )
@@ -144,7 +144,7 @@ def _argument(field: dataclasses.Field[Any]) -> dict[str, Any]:
     return {"type": kind, "metavar": "N" if kind is int else "X", "help": help_text}
 
 
-def _duration(text: str) -> float:
+def _seconds_of(text: str) -> float:
     try:
         return parse_duration(text)
     except InputError as error:

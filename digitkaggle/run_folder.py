@@ -20,7 +20,6 @@ from .lock import lock_folder
 SUBMISSION = "submission.csv"
 SAMPLE_SUBMISSION = "not-for-kaggle.csv"
 MODEL = "model.pt"
-MEMBERS = "members.npz"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
 PROBABILITIES = "probabilities.npy"

@@ -185,7 +185,7 @@ PRESETS = {
         image_sizes=(20, 20, 28),
         widths=(32, 64, 128),
         depths=(2, 2),
-        epochs=12,
+        epochs=10,
         minimum_steps=400,
         views=3,
     ),
