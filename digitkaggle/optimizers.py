@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,11 +28,14 @@ def orthogonalised(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
-class Muon(torch.optim.Optimizer):
+class Muon:
     """Momentum orthogonalised on inner convolutions; plain Nesterov SGD on all other parameters.
 
     torch's own Muon is missing before 2.9 and takes matrices only. As in airbench94_muon, a
     convolution's filters are also held at one norm, which takes the place of weight decay.
+
+    It has what a loop needs of `torch.optim.Optimizer` and is none: making one imports torch's
+    compiler, which takes two seconds, more than an epoch of a small network on a GPU.
 
     Args:
         network: what to train; its convolutions of more than one input channel take Muon.
@@ -53,32 +56,51 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         inner = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1]
         others = [p for p in network.parameters() if p.ndim != 4 or p.shape[1] == 1]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": inner, "lr": muon_learning_rate, "orthogonal": True},
             {"params": others, "lr": learning_rate, "orthogonal": False},
         ]
-        super().__init__(
-            [group for group in groups if group["params"]],
-            {"momentum": momentum, "weight_decay": weight_decay},
-        )
+        self.param_groups = [group for group in groups if group["params"]]
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.velocities = {
+            parameter: torch.zeros_like(parameter)
+            for group in self.param_groups
+            for parameter in group["params"]
+        }
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for parameter in self.velocities:
+            parameter.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the velocities in order, which are the live ones."""
+        return {"velocities": list(self.velocities.values())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the velocities that `state_dict` gave.
+
+        Raises:
+            ValueError, RuntimeError: they are not those of such a network.
+        """
+        for velocity, kept in zip(self.velocities.values(), state["velocities"], strict=True):
+            velocity.copy_(kept)
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self) -> None:
         """One step from the gradients that the parameters hold."""
         for group in self.param_groups:
-            for parameter in _with_gradients(group["params"]):
-                gradient = parameter.grad
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient, velocity = parameter.grad, self.velocities[parameter]
                 if not group["orthogonal"]:
-                    gradient = gradient.add(parameter, alpha=group["weight_decay"])
-                velocity = self.state[parameter].setdefault("velocity", torch.zeros_like(parameter))
-                velocity.mul_(group["momentum"]).add_(gradient)
-                update = gradient.add(velocity, alpha=group["momentum"])
+                    gradient = gradient.add(parameter, alpha=self.weight_decay)
+                velocity.mul_(self.momentum).add_(gradient)
+                update = gradient.add(velocity, alpha=self.momentum)
                 if group["orthogonal"]:
                     filters = len(parameter)
                     parameter.mul_(filters**0.5 / parameter.norm())
                     update = orthogonalised(update.reshape(filters, -1)).view_as(update)
                 parameter.add_(update, alpha=-group["lr"])
-
-
-def _with_gradients(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    return [parameter for parameter in parameters if parameter.grad is not None]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy
 from PIL import Image, ImageOps, UnidentifiedImageError
-from scipy import ndimage
 
 from .errors import InputError
 from .networks import IMAGE_SIZE
@@ -117,8 +117,8 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     mask = ink_mask(strength)
     if mask is None:
         return FoundDigit(None, BLANK)
-    marks, count = ndimage.label(mask, STRUCTURE)
-    boxes = ndimage.find_objects(marks)
+    marks, count = scipy.ndimage.label(mask, STRUCTURE)
+    boxes = scipy.ndimage.find_objects(marks)
     areas = np.bincount(marks.ravel())[1:]
     large = [mark for mark in range(count) if areas[mark] >= LEAST_SHARE * areas.max()]
     large = _without_edges(large, boxes, mask.shape)
@@ -126,9 +126,11 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
         return FoundDigit(None, SEVERAL)
     kept = np.isin(marks, [mark + 1 for mark in large])
     # The soft edges of the strokes belong to the ink, the dirt around it does not.
-    near = ndimage.binary_dilation(kept, STRUCTURE, iterations=max(1, round(max(mask.shape) / 80)))
+    near = scipy.ndimage.binary_dilation(
+        kept, STRUCTURE, iterations=max(1, round(max(mask.shape) / 80))
+    )
     ink = (strength / np.median(strength[kept])).clip(0, 1) * near
-    rows, columns = ndimage.find_objects((ink > 0.1).astype(np.uint8))[0]
+    rows, columns = scipy.ndimage.find_objects((ink > 0.1).astype(np.uint8))[0]
     ink = ink[rows, columns]
     height, width = ink.shape
     mask = kept[rows, columns]
@@ -146,14 +148,14 @@ def ink_strength(colours: np.ndarray) -> np.ndarray:
     difference = colours - paper_surface(colours)
     size = max(3, round(max(colours.shape[:2]) / 3)) | 1
     distance = np.linalg.norm(difference, axis=2)
-    standing_out = distance - ndimage.grey_opening(distance, size=(size, size))
+    standing_out = distance - scipy.ndimage.grey_opening(distance, size=(size, size))
     weight = np.where(standing_out >= np.quantile(standing_out, 0.97), standing_out**2, 0)
     direction = (difference * weight[..., None]).sum(axis=(0, 1))
     length = np.linalg.norm(direction)
     if length == 0:
         return np.zeros(colours.shape[:2], dtype=np.float32)
     along = np.maximum(difference @ (direction / length), 0)
-    along -= ndimage.grey_opening(along, size=(size, size))
+    along -= scipy.ndimage.grey_opening(along, size=(size, size))
     return along / np.sqrt(3)  # black on white is 1
 
 
@@ -182,7 +184,7 @@ def ink_mask(strength: np.ndarray) -> np.ndarray | None:
     if strength.max() < LEAST_CONTRAST:
         return None
     side = max(strength.shape)
-    calm = ndimage.gaussian_filter(strength, side / 500) if side > 60 else strength
+    calm = scipy.ndimage.gaussian_filter(strength, side / 500) if side > 60 else strength
     threshold = otsu_threshold(calm)
     mask = calm > threshold
     contrast = np.median(calm[mask]) - np.median(calm[~mask])
@@ -217,7 +219,7 @@ def mnist_form(ink: np.ndarray) -> np.ndarray:
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     digit = np.asarray(small).clip(0, 1)
-    down, right = ndimage.center_of_mass(digit)
+    down, right = scipy.ndimage.center_of_mass(digit)
     placed = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
     top, left = (
         int(np.clip(round(IMAGE_SIZE / 2 - centre), 0, IMAGE_SIZE - length))
@@ -264,18 +266,18 @@ def _apart(large: list[int], boxes: list[tuple[slice, slice]], areas: np.ndarray
 
 def _holes(mask: np.ndarray) -> int:
     """How many holes the ink encloses."""
-    outside_and_holes, count = ndimage.label(~np.pad(mask, 1))
+    outside_and_holes, count = scipy.ndimage.label(~np.pad(mask, 1))
     areas = np.bincount(outside_and_holes.ravel(), minlength=count + 1)[2:]
     return int((areas >= LEAST_HOLE * mask.size).sum())
 
 
 def _thick_enough(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The ink with strokes that survive scaling down; a strip is four mean distances wide."""
-    stroke = 4 * ndimage.distance_transform_edt(mask)[mask].mean() - 1
+    stroke = 4 * scipy.ndimage.distance_transform_edt(mask)[mask].mean() - 1
     missing = LEAST_STROKE * max(ink.shape) - stroke
     radius = round(missing / 2)
     if radius < 1:
         return ink
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     padded = np.pad(ink, radius)
-    return ndimage.grey_dilation(padded, footprint=x * x + y * y <= radius * radius)
+    return scipy.ndimage.grey_dilation(padded, footprint=x * x + y * y <= radius * radius)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from .errors import InputError
 from .files import read_json
@@ -64,7 +63,7 @@ class Results:
 
     folder: Path
     metrics: Mapping[str, Any]
-    history: pd.DataFrame  # a row for each epoch and member
+    history: Any  # a pandas DataFrame: a row for each epoch and member
     probabilities: np.ndarray  # float32, test images x 10
     held_out: HeldOutAnswers | None  # None: the run trained on all images
     member_digits: np.ndarray | None  # uint8, members x test images; None: one network
@@ -115,7 +114,9 @@ def merged_by_row(answers: HeldOutAnswers) -> HeldOutAnswers:
     return HeldOutAnswers(row, answers.label[first], (total / shared).astype(np.float32))
 
 
-def _read_history(path: Path) -> pd.DataFrame:
+def _read_history(path: Path) -> Any:
+    import pandas as pd
+
     history = pd.read_csv(path)
     if "member" not in history:
         history["member"] = 1

@@ -53,7 +53,7 @@ class Training:
     """Everything that a step changes: what a checkpoint holds, and a resume puts back."""
 
     network: nn.Sequential
-    optimizer: torch.optim.Optimizer
+    optimizer: Muon | torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     order: torch.Generator  # on the CPU: order of the images, augmentation
     noise: torch.Generator  # on the device: first weights, dropout
@@ -135,7 +135,7 @@ def start_training(settings: Settings, compute: Compute) -> Training:
     )
 
 
-def make_optimizer(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
     """The optimizer of the settings; each group remembers its peak rate as `peak_lr`."""
     if settings.optimizer == "adam":
         optimizer = torch.optim.Adam(

@@ -146,7 +146,7 @@ def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, flo
     def by_pandas(engine: str) -> None:
         for name in ("train.csv", "test.csv"):
             table = pd.read_csv(folder / name, engine=engine)
-            torch.from_numpy(table.to_numpy(dtype=np.uint8))
+            torch.from_numpy(table.to_numpy(dtype=np.uint8, copy=True))
 
     for _ in range(repeats):
         seconds["ours"].append(fastest(source.read, repeats=1))
