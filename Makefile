@@ -66,7 +66,7 @@ test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's da
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume them, compare bytes
-	$(BIN)/python -m pytest -m faults $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 $(ARGS)
 
 bench: $(VENV)/installed-dev ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)

@@ -128,6 +128,6 @@ def _describe(device: torch.device, dtype: torch.dtype) -> str:
         return f"{torch.cuda.get_device_name(device)}"
     if device.type == "mps":
         return "Apple's GPU"
-    if dtype == torch.bfloat16:
-        return f"no GPU; the CPU has bfloat16, {torch.get_num_threads()} threads"
-    return f"no GPU; {torch.get_num_threads()} CPU threads"
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'s' if count > 1 else ''}"
+    return f"no GPU; {'the CPU has bfloat16, ' if dtype == torch.bfloat16 else ''}{threads}"

@@ -120,6 +120,8 @@ def _learning(results: Results) -> Section:
             " Training sees augmented images, validation plain ones; that is why validation can "
             "look the better of the two. The axis of accuracy is stretched towards 100 %."
         )
+    if len(set(results.metrics["settings"].get("image_sizes") or [])) > 1:
+        words += " Training begins with smaller images; validation catches up as they grow."
     panels = [curves_figure(results, [quantity]) for quantity in ("loss", "accuracy")]
     chart = Chart(
         "curves", "Loss and accuracy in training and validation", curves_figure(results), panels
