@@ -127,12 +127,13 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
         usage=f"{PROGRAM} [run] [FLAG...]",
         description=run_command.__doc__,
     )
-    run_parser.add_argument(
-        "--sample", action="store_true", help="use the sample even if there is data"
-    )
     add_run_flags(run_parser)
+    tune_parser = _add_tune_parser(subparsers)
+    for parser_of in (run_parser, tune_parser):
+        parser_of.add_argument(
+            "--sample", action="store_true", help="use the sample even if there is data"
+        )
 
-    _add_tune_parser(subparsers)
     _add_predict_parser(subparsers)
     _add_looking_parsers(subparsers)
 
@@ -169,15 +170,12 @@ def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace
     }
 
 
-def _add_tune_parser(subparsers: Any) -> None:
+def _add_tune_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = subparsers.add_parser(
         "tune",
         help="search for better settings by cross-validation",
         usage=f"{PROGRAM} tune --trials N [FLAG...]",
         description=tune_command.__doc__,
-    )
-    parser.add_argument(
-        "--sample", action="store_true", help="use the sample even if there is data"
     )
     how = add_source_flags(parser)
     how.add_argument(
@@ -201,6 +199,7 @@ def _add_tune_parser(subparsers: Any) -> None:
         help=f"where the best settings go (default {TUNED_FILE})",
     )
     add_settings_flags(parser)
+    return parser
 
 
 def _add_predict_parser(subparsers: Any) -> None:

@@ -91,6 +91,11 @@ def tune(
     if folds < 2:
         raise InputError(f"--folds {folds}: at least 2 are needed")
     compute = choose_compute(device, base.precision)
+    if source.sample:
+        logger.warning(
+            "Searching on the sample, whose digits may be among Kaggle's test images: for a look; "
+            "what it finds is not for a submission."
+        )
     digits = source.read()
     logger.info("%-8s %s", "device", compute)
     study = _open_study(optuna, study_file)
@@ -126,8 +131,13 @@ def suggested(trial: optuna.Trial, base: Settings) -> dict[str, Any]:
     }
     if base.network == "compact":
         factor = trial.suggest_categorical("width_factor", WIDTH_FACTORS)
-        changes["widths"] = tuple(max(4, 4 * round(width * factor / 4)) for width in base.widths)
+        changes["widths"] = scaled_widths(base, factor)
     return changes
+
+
+def scaled_widths(base: Settings, factor: float) -> tuple[int, ...]:
+    """The base's widths times a factor, in whole fours."""
+    return tuple(max(4, 4 * round(width * factor / 4)) for width in base.widths)
 
 
 def cross_validated_error(
@@ -300,7 +310,7 @@ def _write_best(study: optuna.Study, base: Settings, out: Path) -> Path:
     values = dict(best.params)
     factor = values.pop("width_factor", None)
     if factor is not None:
-        values["widths"] = [max(4, 4 * round(width * factor / 4)) for width in base.widths]
+        values["widths"] = scaled_widths(base, factor)
     settings = make_settings(base.preset, _changes(base) | values)
     write_json(out, settings.as_dict())
     picture = out.with_suffix(".png")
