@@ -173,8 +173,8 @@ def _bound(text: str) -> float:
 PRESETS = {
     "fast": Settings(
         preset="fast",
-        image_sizes=(20, 20, 28),
-        widths=(32, 32, 64),
+        image_sizes=(16, 20, 28),
+        widths=(16, 32, 64),
         depths=(1, 2),
         epochs=3,
         minimum_steps=400,

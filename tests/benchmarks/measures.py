@@ -135,13 +135,6 @@ def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
 def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, float]:
     """Seconds from train.csv and test.csv to tensors, ours and by pandas' engines, in turn."""
     seconds: dict[str, list[float]] = {"ours": []}
-    engines = ["c"]
-    try:
-        import pyarrow  # noqa: F401
-
-        engines.append("pyarrow")
-    except ImportError:
-        pass
 
     def by_pandas(engine: str) -> None:
         for name in ("train.csv", "test.csv"):
@@ -150,7 +143,7 @@ def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, flo
 
     for _ in range(repeats):
         seconds["ours"].append(fastest(source.read, repeats=1))
-        for engine in engines:
+        for engine in ("c", "pyarrow"):
             taken = fastest(lambda engine=engine: by_pandas(engine), repeats=1)
             seconds.setdefault(f"pandas, {engine}", []).append(taken)
     return {name: statistics.median(values) for name, values in seconds.items()}
