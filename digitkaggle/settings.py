@@ -101,7 +101,7 @@ class Settings:
         within="[0, 1e9]",
     )
     views: int = setting(
-        5, "views of an image, shifted by a pixel, averaged at prediction", within="[1, 5]"
+        7, "views averaged at prediction: as it is, shifted, turned, zoomed", within="[1, 7]"
     )
     precision: str = setting(
         "auto",

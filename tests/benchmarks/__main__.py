@@ -30,6 +30,8 @@ from digitkaggle.split import split_rows
 from . import measures, recipes
 
 PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
+# As long as a whole run of `best` for each split: only when it is asked for.
+LONG_PARTS = ("ensemble",)
 # The one-second recipe at its best: more epochs than four gain it nothing.
 ONE_SECOND_EPOCHS = 4
 ABLATION_SEEDS = 3
@@ -46,7 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--tutorial-seeds", type=int, default=1, metavar="N", help="runs of the slow tutorial"
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="these parts alone")
+    parser.add_argument(
+        "--only", choices=PARTS + LONG_PARTS, action="append", help="these parts alone"
+    )
+    parser.add_argument(
+        "--splits", type=int, default=2, metavar="N", help="held-out sets of the part ensemble"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="of each run of the part ensemble"
+    )
     parser.add_argument("--quick", action="store_true", help="a trial: little of everything")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
     flags = parser.parse_args(arguments)
@@ -186,6 +196,19 @@ class Bench:
         sizes = (1000, 2000) if self.flags.quick else measures.GROWTH
         return measures.growth(self.digits, self.folder, sizes)
 
+    def ensemble(self) -> list[dict[str, Any]]:
+        """`best` on nine tenths of the images, judged on a tenth that no member ever saw."""
+        rows = []
+        for seed in range(self.flags.first_seed, self.flags.first_seed + self.flags.splits):
+            flags = ["--seed", str(1000 * seed), "--split-seed", str(seed)]
+            flags += ["--epochs", "1", "--members", "2"] if self.flags.quick else []
+            if self.flags.processes > 1:
+                threads = max(1, torch.get_num_threads() // self.flags.processes)
+                flags += ["--processes", str(self.flags.processes), "--threads", str(threads)]
+            rows.append(measures.ensemble(self.digits, self.folder, seed, *flags))
+            print("\n".join(ensemble_table(rows)), flush=True)
+        return rows
+
 
 # `fast` with one trick taken away at a time: the flags that do so.
 WITHOUT = {
@@ -315,6 +338,26 @@ def growth_table(figures: list[dict[str, float]]) -> list[str]:
     return lines
 
 
+def ensemble_table(figures: list[dict[str, Any]]) -> list[str]:
+    """Accuracy on wholly held-out images: of the ensemble, and of its members on average."""
+    lines = [
+        "| held out | members | one view | views | ensemble | wrong | out of fold | whole run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in figures:
+        lines.append(
+            f"| {row['images']:,}, split {row['seed']} | {row['members']} "
+            f"| {100 * row['one_view']:.3f} % | {100 * row['all_views']:.3f} % "
+            f"| {100 * row['ensemble']:.3f} % | {row['wrong']} "
+            f"| {100 * row['out_of_fold']:.3f} % | {row['process'] / 60:.1f} min |"
+        )
+    images = sum(row["images"] for row in figures)
+    accuracy = 1 - sum(row["wrong"] for row in figures) / images
+    error = (accuracy * (1 - accuracy) / images) ** 0.5
+    lines += ["", f"Ensembles together: {100 * accuracy:.3f} % +- {100 * error:.3f}."]
+    return lines
+
+
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": accuracy_table,
     "ablation": ablation_table,
@@ -323,6 +366,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "loading": seconds_table,
     "memory": memory_table,
     "growth": growth_table,
+    "ensemble": ensemble_table,
 }
 
 if __name__ == "__main__":
