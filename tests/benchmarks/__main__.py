@@ -215,6 +215,8 @@ WITHOUT = {
     "fast": [],
     "without small images first (2 epochs at 28, as long)": ["--image-sizes", "28", "--epochs=2"],
     "without Muon (Adam, 0.005)": ["--optimizer", "adam", "--learning-rate", "0.005"],
+    "without zoom, as the classic": ["--zoom", "0"],
+    "without weight decay": ["--weight-decay", "0"],
     "without augmentation": ["--augmentation", "none", "--image-sizes", "28"],
     "without label smoothing": ["--label-smoothing", "0"],
     "without views": ["--views", "1"],
