@@ -194,8 +194,9 @@ PRESETS = {
         image_sizes=(20, 20, 28),
         widths=(32, 64, 128),
         depths=(2, 2),
-        epochs=20,
-        minimum_steps=800,
+        epochs=10,
+        minimum_steps=400,
+        members=5,
     ),
     "classic": Settings(
         preset="classic",
