@@ -9,7 +9,8 @@ from typing import Any
 
 from .competition import download, submit
 from .kernel_metadata import KINDS
-from .kernel_runs import output, push, status
+from .kernel_push import push
+from .kernel_runs import output, status
 from .options import add_verbosity_flags
 
 

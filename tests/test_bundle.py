@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from digitkaggle.flatten import flatten
+from digitkaggle.flatten_rules import BundleError
 from digitkaggle.sources import PACKAGE, SourcesError, kernel_modules, source_digest
 from tests.conftest import REPOSITORY
 
@@ -109,17 +111,17 @@ def package(folder: Path, **modules: str) -> Path:
     return path
 
 
-def test_a_flattened_package_does_what_the_package_does(bundle, tmp_path):
+def test_a_flattened_package_does_what_the_package_does(tmp_path):
     path = package(tmp_path, **GOOD)
     script = tmp_path / "script.py"
-    script.write_text(bundle.flatten(path, "main", "0123"))
+    script.write_text(flatten(path, "main", "0123"))
     path.rename(tmp_path / "gone")
     printed = subprocess.check_output([sys.executable, "-I", script, "hello"], text=True)
     assert printed == "an area of 12 m2 hello\n"
 
 
-def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     shapes = GOOD["shapes"]
     assert shapes[: shapes.index("import math")].rstrip() in script
     assert shapes[shapes.index("# A comment") :].rstrip() in script
@@ -130,8 +132,8 @@ def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(bund
     assert places == sorted(places)
 
 
-def test_outside_imports_come_once_sorted_at_the_top(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_outside_imports_come_once_sorted_at_the_top(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     block = """\
 from __future__ import annotations
 
@@ -146,19 +148,19 @@ import numpy as np
     assert len(imports) == 2
 
 
-def test_the_header_has_contents_digest_and_the_command_that_makes_it(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_the_header_has_contents_digest_and_the_command_that_makes_it(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     head = script.partition('\n"""')[0]
     assert "make kernel" in head
     assert "`0123`" in head
     assert "# 2. `shapes`: Shapes: areas and words" in head
 
 
-def test_the_same_sources_give_the_same_bytes_without_paths_or_carriage_returns(bundle, tmp_path):
+def test_the_same_sources_give_the_same_bytes_without_paths_or_carriage_returns(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first = bundle.flatten(package(tmp_path / "a", **GOOD), "main", "0123")
-    second = bundle.flatten(package(tmp_path / "b", **GOOD), "main", "0123")
+    first = flatten(package(tmp_path / "a", **GOOD), "main", "0123")
+    second = flatten(package(tmp_path / "b", **GOOD), "main", "0123")
     assert first == second
     assert str(tmp_path) not in first
     assert "\r" not in first
@@ -218,12 +220,12 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("source", REFUSALS)
-def test_what_cannot_survive_is_refused_with_file_and_line(bundle, tmp_path, source):
+def test_what_cannot_survive_is_refused_with_file_and_line(tmp_path, source):
     path = package(
         tmp_path, main="from .bad import done", other="name = 1", bad=f"done = 1\n{source}"
     )
-    with pytest.raises(bundle.BundleError) as caught:
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError) as caught:
+        flatten(path, "main", "0123")
     line = 3 + next(
         (n for n, text in enumerate(source.splitlines()) if "import" in text or "__" in text), 0
     )
@@ -231,11 +233,11 @@ def test_what_cannot_survive_is_refused_with_file_and_line(bundle, tmp_path, sou
     assert REFUSALS[source] in str(caught.value)
 
 
-def test_a_module_without_a_docstring_is_refused(bundle, tmp_path):
+def test_a_module_without_a_docstring_is_refused(tmp_path):
     path = package(tmp_path, main="from .bad import done")
     (path / "bad.py").write_text("done = 1\n")
-    with pytest.raises(bundle.BundleError, match=r"pack/bad.py:1: the module has no docstring"):
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError, match=r"pack/bad.py:1: the module has no docstring"):
+        flatten(path, "main", "0123")
 
 
 CLASHES = {
@@ -253,26 +255,24 @@ CLASHES = {
 
 
 @pytest.mark.parametrize("clash", CLASHES)
-def test_a_clash_is_refused_with_both_places(bundle, tmp_path, clash):
+def test_a_clash_is_refused_with_both_places(tmp_path, clash):
     first, second, name = CLASHES[clash]
     path = package(tmp_path, main="from .a import one\nfrom .b import two",
                    a=f"one = 1\n{first}", b=f"two = 1\n{second}")  # fmt: skip
-    with pytest.raises(bundle.BundleError) as caught:
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError) as caught:
+        flatten(path, "main", "0123")
     places = r"pack/a\.py:[34] and pack/b\.py:3; rename one"
     assert re.fullmatch(f"{name} means two things: {places}", str(caught.value))
 
 
-def test_the_same_import_in_two_modules_is_no_clash_nor_are_names_inside_functions(
-    bundle, tmp_path
-):
+def test_the_same_import_in_two_modules_is_no_clash_nor_are_names_inside_functions(tmp_path):
     path = package(
         tmp_path,
         main="from .a import one\nfrom .b import two",
         a="import os.path\nfrom json import dumps\none = [x for x in ()]\ndef f():\n    y = dumps",
         b="import os\nfrom json import dumps\ntwo = [x for x in ()]\ndef g():\n    y = os, dumps",
     )
-    assert "import os\n" in bundle.flatten(path, "main", "0123")
+    assert "import os\n" in flatten(path, "main", "0123")
 
 
 def test_our_kernel_is_made_of_what_it_needs_and_never_of_the_desk():
@@ -283,8 +283,8 @@ def test_our_kernel_is_made_of_what_it_needs_and_never_of_the_desk():
     assert {"pipeline", "training", "networks", "data"} <= set(modules)
 
 
-def test_our_kernel_imports_only_what_kaggle_has(bundle):
-    tree = ast.parse(bundle.flatten(PACKAGE, "kernel_main", "0123"))
+def test_our_kernel_imports_only_what_kaggle_has():
+    tree = ast.parse(flatten(PACKAGE, "kernel_main", "0123"))
     roots = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -296,9 +296,9 @@ def test_our_kernel_imports_only_what_kaggle_has(bundle):
     assert roots - set(sys.stdlib_module_names) <= allowed
 
 
-def test_our_kernel_passes_ruff_for_every_python(bundle, tmp_path):
+def test_our_kernel_passes_ruff_for_every_python(tmp_path):
     script = tmp_path / "main.py"
-    script.write_text(bundle.flatten(PACKAGE, "kernel_main", source_digest()))
+    script.write_text(flatten(PACKAGE, "kernel_main", source_digest()))
     for version in ("py311", "py312", "py313"):
         subprocess.run(
             [sys.executable, "-m", "ruff", "check", "--config", REPOSITORY / "pyproject.toml",
