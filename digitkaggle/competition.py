@@ -15,9 +15,10 @@ from typing import Any
 from tqdm import tqdm
 
 from .data import read_digits
+from .digits import KAGGLE_TEST_IMAGES
 from .errors import InputError, KaggleError
 from .files import read_json
-from .kaggle_client import COMPETITION_PAGE, COPY_BLOCK, TEST_IMAGES, Kaggle, first_pause, one_line
+from .kaggle_client import COMPETITION_PAGE, COPY_BLOCK, Kaggle, first_pause, one_line
 from .kaggle_record import prove_record, read_record, record_submission
 from .locations import COMPETITION, DESK_DATA, RUNS_FOLDER, TEST_FILE, TRAIN_FILE
 from .log import logger
@@ -218,7 +219,7 @@ def _newest_submission() -> Path:
 
 
 def _check_worth_sending(path: Path, text: str) -> None:
-    check_submission(text, TEST_IMAGES, str(path))
+    check_submission(text, KAGGLE_TEST_IMAGES, str(path))
     labels = {line.partition(",")[2] for line in text.splitlines()[1:]}
     if len(labels) == 1:
         raise InputError(

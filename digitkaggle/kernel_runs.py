@@ -13,9 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .digits import KAGGLE_TEST_IMAGES
 from .errors import InputError, KaggleError
 from .files import read_json, write_text
-from .kaggle_client import COPY_BLOCK, TEST_IMAGES, Kaggle, first_pause, one_line
+from .kaggle_client import COPY_BLOCK, Kaggle, first_pause, one_line
 from .kaggle_record import age, read_record
 from .locations import RUNS_FOLDER
 from .log import logger
@@ -193,7 +194,7 @@ def _check_output(folder: Path, digest: str) -> None:
     if not submission.is_file():
         raise KaggleError(f"the output has no {SUBMISSION}: make status shows the run's log")
     try:
-        check_submission(read_submission(submission), TEST_IMAGES, SUBMISSION)
+        check_submission(read_submission(submission), KAGGLE_TEST_IMAGES, SUBMISSION)
         found = read_json(folder / METRICS)
         there = str(found.get("source_digest", "")) if isinstance(found, dict) else ""
     except InputError as error:

@@ -10,7 +10,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from .device import Compute, is_out_of_memory
-from .networks import CLASSES
+from .digits import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000
