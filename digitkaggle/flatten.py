@@ -8,6 +8,7 @@ outside are merged into one block at the top.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .sources import kernel_modules
 
 DIGEST_LINE = 'SOURCE_DIGEST = ""'
 LINE_LENGTH = 100
+LONGEST_CLAUSE = 76
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ def flatten(
     digest: str,
     *,
     allowed: Sequence[str] = ALLOWED,
+    introduction: str = "",
     chapters: Sequence[Chapter] = (),
 ) -> str:
     """The whole script.
@@ -46,6 +49,7 @@ def flatten(
         entry: the module to start from; the only one that may have a main guard.
         digest: of the sources; written into the header and the entry's SOURCE_DIGEST.
         allowed: packages from outside the standard library that may be imported.
+        introduction: what the script does and reaches, and how to read it, in Markdown.
         chapters: the story; modules of none come last.
 
     Raises:
@@ -59,7 +63,11 @@ def flatten(
     ]
     refuse_unknown_names(modules)
     refuse_clashes(modules)
-    head = _header(package.name, modules, chapters, digest) + "\n" + _import_block(modules)
+    head = (
+        _header(package.name, introduction, modules, chapters, digest)
+        + "\n"
+        + _import_block(modules)
+    )
     sections = "\n\n".join(part.strip("\n") + "\n" for part in _sections(modules, chapters))
     script = f"{head}\n\n{sections}"
     if script.count(DIGEST_LINE) > 1:
@@ -94,31 +102,32 @@ def _markdown(text: str) -> str:
 
 
 def _header(
-    package: str, modules: Sequence[Module], chapters: Sequence[Chapter], digest: str
+    package: str,
+    introduction: str,
+    modules: Sequence[Module],
+    chapters: Sequence[Chapter],
+    digest: str,
 ) -> str:
+    """The title, what made this file, the introduction and the contents."""
     contents: list[str] = []
     for number, module in enumerate(modules, start=1):
         if chapter := _chapter_begun(number, modules, chapters):
-            contents += ["#", f"# **{chapter.title}**", "#"]
-        contents.append(f"# {number}. `{module.name}`: {_first_clause(module.title)}")
-    listed = "\n".join(contents)
+            contents += ["", f"**{chapter.title}**", ""]
+        contents.append(f"{number}. `{module.name}`: {_first_clause(module.title)}")
+    listed = "\n".join(contents).strip()
+    text = f"""\
+# Handwritten digits for Kaggle's Digit Recognizer
+
+{introduction.strip()}
+
+Made by `make kernel` from {package} {VERSION}; change the library, not this file.
+Sources (SHA-256): `{digest}`
+
+## Contents
+
+{listed}"""
     return f'''\
-# %% [markdown]
-# # Handwritten digits for Kaggle's Digit Recognizer
-#
-# The full run: load, split, augment, train with early stopping, predict, write and check
-# `submission.csv`. It needs no flags, and takes those of `python -m {package} run`; on
-# Kaggle it finds the competition's data and the GPU by itself.
-#
-# Each part needs only those above it, so it can be read from top to bottom. In a hurry: what
-# is peculiar to digits is in `augment` and `networks`, what makes it fast in `optimizers` and
-# `training`; the order of it all is in `pipeline`.
-#
-# Made by `make kernel` from {package} {VERSION}; change the library, not this file.
-# Sources (SHA-256): `{digest}`
-#
-# ## Contents
-{listed}
+{_markdown(text)}
 
 # %%
 """Trains on Kaggle's Digit Recognizer and writes submission.csv; generated, see above."""
@@ -126,12 +135,10 @@ def _header(
 
 
 def _first_clause(title: str) -> str:
-    """As much of a title as fits a line of the contents."""
-    clause = title.rstrip(".")
-    for end in (": ", "; ", ", "):
-        if len(clause) > 70:
-            clause = clause.partition(end)[0]
-    return clause
+    """As much of a title as fits a line of the contents, cut where a clause ends."""
+    title = title.rstrip(".")
+    ends = [match.start() for match in re.finditer(r"[.,:;] ", title)] + [len(title)]
+    return title[: max((end for end in ends if end <= LONGEST_CLAUSE), default=LONGEST_CLAUSE)]
 
 
 def _import_block(modules: Sequence[Module]) -> str:

@@ -10,7 +10,7 @@ from .files import write_text
 from .flatten import flatten
 from .flatten_rules import BundleError
 from .kernel_metadata import kept_metadata
-from .kernel_story import CHAPTERS
+from .kernel_story import CHAPTERS, INTRODUCTION
 from .sources import KERNEL_ENTRY, PACKAGE, SourcesError, source_digest
 
 SCRIPT = "main.py"
@@ -29,7 +29,13 @@ def kernel_files(folder: Path, kind: str) -> dict[str, str]:
         InputError: the library cannot be flattened, or the metadata that are there are none.
     """
     try:
-        script = flatten(PACKAGE, KERNEL_ENTRY, source_digest(), chapters=CHAPTERS)
+        script = flatten(
+            PACKAGE,
+            KERNEL_ENTRY,
+            source_digest(),
+            introduction=INTRODUCTION,
+            chapters=CHAPTERS,
+        )
     except (BundleError, SourcesError, SyntaxError) as error:
         raise InputError(str(error)) from error
     metadata = kept_metadata(folder / METADATA, kind)

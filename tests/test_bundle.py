@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from digitkaggle.flatten import flatten
+from digitkaggle.flatten import Chapter, flatten
 from digitkaggle.flatten_rules import BundleError
+from digitkaggle.kernel_story import CHAPTERS
 from digitkaggle.sources import PACKAGE, SourcesError, kernel_modules, source_digest
 from tests.conftest import REPOSITORY
 
@@ -273,6 +274,41 @@ def test_the_same_import_in_two_modules_is_no_clash_nor_are_names_inside_functio
         b="import os\nfrom json import dumps\ntwo = [x for x in ()]\ndef g():\n    y = os, dumps",
     )
     assert "import os\n" in flatten(path, "main", "0123")
+
+
+STORY = (
+    Chapter("Beginnings", "Why there are *units*.", ("units",)),
+    Chapter("Ends", "What it is for.\n\n- a list", ("main", "shapes")),
+)
+
+
+def test_chapters_stand_above_their_modules_and_in_the_contents(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123", introduction="Hi.", chapters=STORY)
+    head, _, rest = script.partition('\n"""')
+    assert re.search(r"# Hi\.[^$]+\*\*Beginnings\*\*\n#\n# 1\. `units`[^$]+\*\*Ends\*\*", head)
+    begun = rest.index("# %% [markdown]\n# # Ends\n#\n# What it is for.\n#\n# - a list\n")
+    assert rest.index("pack/units.py") < begun < rest.index("pack/shapes.py")
+    assert rest.count("# # ") == 2
+
+
+def test_the_order_of_chapters_yields_to_what_modules_need(tmp_path):
+    path = package(tmp_path, **GOOD)
+    order = kernel_modules(path, "main", order=("main", "shapes", "units"))
+    assert order == ["units", "shapes", "main"]
+
+
+def test_a_modules_docstring_is_the_text_above_its_code(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
+    assert '# ## 1. pack/units.py\n\n# %% [markdown]\n"""Units."""\n\n# %%\nUNIT' in script
+
+
+def test_our_story_has_every_module_of_the_kernel_once_and_its_chapters_hold_together():
+    told = [name for chapter in CHAPTERS for name in chapter.modules]
+    modules = kernel_modules(order=told)
+    assert sorted(told) == sorted(modules)
+    homes = [chapter.title for name in modules for chapter in CHAPTERS if name in chapter.modules]
+    assert list(dict.fromkeys(homes)) == [chapter.title for chapter in CHAPTERS]
+    assert homes == sorted(homes, key=[chapter.title for chapter in CHAPTERS].index)
 
 
 def test_our_kernel_is_made_of_what_it_needs_and_never_of_the_desk():
