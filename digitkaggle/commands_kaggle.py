@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .competition import download, submit
+from .competition import submit
+from .competition_data import download
 from .kernel_metadata import KINDS
 from .kernel_push import push
 from .kernel_runs import output, status
