@@ -60,7 +60,7 @@ test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel with K
 test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, with a newer client
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/newer-client \
 		kaggle==2.2.5 kagglesdk==0.1.38
-	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/test_kaggle.py $(ARGS)
+	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/kaggle $(ARGS)
 
 test-slow: $(VENV)/installed-bench ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -16,8 +16,8 @@ from torch import nn
 from tqdm import tqdm
 
 from .device import Compute
+from .digits import CLASSES, IMAGE_SIZE
 from .files import write_bytes
-from .networks import CLASSES, IMAGE_SIZE
 from .pictures import FoundDigit, find_digit, open_picture
 from .prediction import predict_probabilities
 

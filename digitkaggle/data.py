@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from .digits import CLASSES, IMAGE_SIZE
 from .errors import InputError
 from .locations import TEST_FILE, TRAIN_FILE
-from .networks import CLASSES, IMAGE_SIZE
 
 PIXEL_COLUMNS = tuple(f"pixel{number}" for number in range(IMAGE_SIZE * IMAGE_SIZE))
 LABEL_COLUMN = "label"

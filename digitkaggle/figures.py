@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .networks import CLASSES, IMAGE_SIZE
+from .digits import CLASSES, IMAGE_SIZE
 from .results import HeldOutAnswers, Results
 
 LIGHT = {

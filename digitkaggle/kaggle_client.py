@@ -26,7 +26,6 @@ HOW_TO_GET_CREDENTIALS = (
     "no Kaggle credentials: make an API token at https://www.kaggle.com/settings, then put "
     "kaggle.json into ~/.kaggle, or the token into KAGGLE_API_TOKEN"
 )
-TEST_IMAGES = 28_000
 COPY_BLOCK = 16 * 1024  # what is lost at most when a download is cut
 MOST_TRIES = 5
 LONGEST_WAIT = 300.0  # seconds that a Retry-After may ask for

@@ -53,6 +53,12 @@ def record_submission(ref: int, path: Path, digest: str, message: str, score: st
     _add("submissions", entry)
 
 
+def age(entry: dict[str, Any]) -> float:
+    """Seconds since an entry was recorded, to the next whole one; never more than it is."""
+    recorded = datetime.datetime.fromisoformat(entry["time"])
+    return (datetime.datetime.now(datetime.UTC) - recorded).total_seconds() - 1
+
+
 def _add(part: str, entry: dict[str, Any]) -> None:
     record = read_record()
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

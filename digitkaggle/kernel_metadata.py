@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .files import read_json
 from .locations import COMPETITION
 
 KINDS = ("script", "notebook")
@@ -41,6 +42,24 @@ def kernel_metadata(kind: str, owner: str) -> dict[str, Any]:
         "model_sources": [],
         "keywords": [],
     }
+
+
+def kept_metadata(path: Path, kind: str) -> dict[str, Any]:
+    """The metadata for a kind of kernel; what somebody changed in the file that is there stays.
+
+    Raises:
+        InputError: that file is no JSON object.
+    """
+    made = kernel_metadata(kind, kaggle_owner())
+    if not path.exists():
+        return made
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is no JSON object: take it away and make kernel again")
+    kept = made | found | {name: made[name] for name in ("code_file", "kernel_type")}
+    if str(kept["id"]).startswith(OWNER_MISSING):
+        kept["id"] = made["id"]
+    return kept
 
 
 def kaggle_owner() -> str:

@@ -1,12 +1,10 @@
-"""The kernel on Kaggle, from the desk: push it, follow its run, get what it made."""
+"""The run of the kernel on Kaggle: how it stands, how it ended, and what it made."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
+import math
 import os
-import runpy
 import sys
 import tempfile
 import time
@@ -15,127 +13,20 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .digits import KAGGLE_TEST_IMAGES
 from .errors import InputError, KaggleError
 from .files import read_json, write_text
-from .kaggle_client import (
-    COMPETITION_PAGE,
-    COPY_BLOCK,
-    TEST_IMAGES,
-    Kaggle,
-    first_pause,
-    one_line,
-)
-from .kaggle_record import prove_record, read_record, record_push
-from .kernel_metadata import check_metadata
+from .kaggle_client import COPY_BLOCK, Kaggle, first_pause, one_line
+from .kaggle_record import age, read_record
 from .locations import RUNS_FOLDER
 from .log import logger
 from .run_folder import METRICS, SUBMISSION
 from .submission import check_submission, read_submission
 
-KERNEL_FOLDER = Path("kernel")
 RUNNING = ("QUEUED", "RUNNING", "NEW_SCRIPT", "CANCEL_REQUESTED")
 LOG_LINES = 20
-PATIENT_STATES = 15  # pauses that an output is waited for
-STALE_STATES = 15  # pauses after which a final state right after a push is believed
-
-
-def push(*, kind: str = "script", wait: bool = False) -> None:
-    """Make the kernel, check what is sent, and run it on Kaggle.
-
-    Raises:
-        InputError: no credentials, or metadata that are wrong.
-        KaggleError: Kaggle refused the kernel or one of its sources; with `wait`, its run failed.
-    """
-    kaggle = Kaggle()
-    _make_kernel(kind)
-    path = KERNEL_FOLDER / "kernel-metadata.json"
-    metadata = read_json(path)
-    check_metadata(metadata, str(path))
-    script = (KERNEL_FOLDER / "main.py").read_text(encoding="utf-8")
-    text = script if kind == "script" else _notebook_text(KERNEL_FOLDER / metadata["code_file"])
-    if any(secret in text for secret in kaggle.credentials.secrets()):
-        raise InputError(
-            f"{metadata['code_file']} contains the text of your Kaggle credentials: take it out "
-            "of the sources; nothing was pushed"
-        )
-    prove_record()
-    answer = kaggle.call("push", lambda: kaggle.kernels.save_kernel(_save_request(metadata, text)))
-    if answer.error:
-        raise KaggleError(f"push: Kaggle refused the kernel: {one_line(answer.error)}")
-    if answer.invalid_competition_sources:
-        raise KaggleError(
-            f"push: Kaggle refused the competition's data: accept the rules at "
-            f"{COMPETITION_PAGE}/rules, then push again"
-        )
-    refused = [
-        *(answer.invalid_dataset_sources or []),
-        *(answer.invalid_kernel_sources or []),
-        *(answer.invalid_model_sources or []),
-    ]
-    if refused:
-        raise KaggleError(f"push: Kaggle refused the source {one_line(refused[0])}")
-    if not answer.version_number:
-        raise KaggleError("push: Kaggle named no version: look at the kernel's page and try again")
-    record_push(
-        id=metadata["id"],
-        kind=kind,
-        url=answer.url,
-        version=answer.version_number,
-        source_digest=_script_digest(script),
-    )
-    print(f"{answer.url} version {answer.version_number}")
-    if wait:
-        _wait_for_run(kaggle, new_run=answer.version_number > 1)
-
-
-def _make_kernel(kind: str) -> None:
-    if not (KERNEL_FOLDER / "bundle.py").is_file():
-        raise InputError("there is no kernel/bundle.py here: push from the repository's folder")
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(sys.stderr):
-        bundle = runpy.run_path(str(KERNEL_FOLDER / "bundle.py"))
-        code = bundle["main"](["--kind", kind])
-    if code:
-        raise InputError(f"make kernel: {one_line(said.getvalue()).removeprefix('error: ')}")
-
-
-def _notebook_text(path: Path) -> str:
-    """A notebook as Kaggle's server wants it: a cell's source as one text, no outputs."""
-    book = read_json(path)
-    for cell in book["cells"]:
-        cell["source"] = "".join(cell["source"])
-        if cell["cell_type"] == "code":
-            cell["outputs"] = []
-    return json.dumps(book)
-
-
-def _save_request(metadata: dict[str, Any], text: str) -> Any:
-    from kagglesdk.kernels.types.kernels_api_service import ApiSaveKernelRequest
-
-    request = ApiSaveKernelRequest()
-    request.slug = metadata["id"]
-    request.new_title = metadata["title"]
-    request.text = text
-    request.language = metadata["language"]
-    request.kernel_type = metadata["kernel_type"]
-    request.is_private = metadata["is_private"]
-    request.enable_gpu = metadata["enable_gpu"]
-    request.enable_tpu = metadata["enable_tpu"]
-    request.enable_internet = metadata["enable_internet"]
-    request.machine_shape = metadata["machine_shape"]
-    request.competition_data_sources = metadata["competition_sources"]
-    request.dataset_data_sources = metadata["dataset_sources"]
-    request.kernel_data_sources = metadata["kernel_sources"]
-    request.model_data_sources = metadata["model_sources"]
-    request.category_ids = metadata["keywords"]
-    return request
-
-
-def _script_digest(script: str) -> str:
-    for line in script.splitlines():
-        if line.startswith("SOURCE_DIGEST = "):
-            return line.split('"')[1]
-    return ""
+BEATS_OF_AN_OUTPUT = 15  # pauses that `output` waits for a run's end
+STALE_BEATS = 15  # pauses for which the end of an earlier run may still be shown after a push
 
 
 def status() -> None:
@@ -145,11 +36,19 @@ def status() -> None:
         InputError: nothing was pushed from here.
         KaggleError: the run failed or was cancelled; says why, with the log's last lines.
     """
-    pushed = _last_push()
-    _tell_state(Kaggle(), pushed)
+    pushed = last_push()
+    kaggle = Kaggle()
+    _tell_state(kaggle, pushed, *_state(kaggle, pushed))
 
 
-def _last_push() -> dict[str, Any]:
+def follow_run(kaggle: Kaggle) -> None:
+    """Follow the run that was pushed last to its end, and tell it; raises as `status` does."""
+    pushed = last_push()
+    _tell_state(kaggle, pushed, *_state_in_the_end(kaggle, pushed))
+
+
+def last_push() -> dict[str, Any]:
+    """What is recorded of the last push; raises InputError if there was none."""
     pushes = read_record()["pushes"]
     if not pushes:
         raise InputError("nothing was pushed from here yet: make push")
@@ -166,8 +65,33 @@ def _state(kaggle: Kaggle, pushed: dict[str, Any]) -> tuple[str, str]:
     return answer.status.name, one_line(answer.failure_message or "")
 
 
-def _tell_state(kaggle: Kaggle, pushed: dict[str, Any]) -> None:
-    state, reason = _state(kaggle, pushed)
+def _state_in_the_end(
+    kaggle: Kaggle, pushed: dict[str, Any], *, beats: float = math.inf
+) -> tuple[str, str]:
+    """The state, and the reason, in which a run ended; or one of RUNNING after so many beats.
+
+    Right after a push Kaggle may still show how the version before it ended. An end is believed if
+    there was no version before, if this one was seen at work, or when that has had time to change.
+    """
+    doubtful = (pushed.get("version") or 1) > 1 and age(pushed) < STALE_BEATS * first_pause()
+    shown, beat = "", 0
+    while True:
+        state, reason = _state(kaggle, pushed)
+        if state not in RUNNING:
+            if not doubtful or beat >= STALE_BEATS:
+                return state, reason
+        elif beat >= beats:
+            return state, reason
+        else:
+            doubtful = False
+            if state != shown:
+                logger.info("%s", state.lower())
+                shown = state
+        beat += 1
+        time.sleep(first_pause())
+
+
+def _tell_state(kaggle: Kaggle, pushed: dict[str, Any], state: str, reason: str) -> None:
     print(f"{pushed['id']} version {pushed['version']}: {state.lower()}")
     if state in ("ERROR", "CANCEL_ACKNOWLEDGED"):
         _, log = _list_output(kaggle, pushed)
@@ -175,28 +99,6 @@ def _tell_state(kaggle: Kaggle, pushed: dict[str, Any]) -> None:
             print(line, file=sys.stderr)
         what = "failed" if state == "ERROR" else "was cancelled"
         raise KaggleError(f"the run {what}{f': {reason}' if reason else ''}: see {pushed['url']}")
-
-
-def _wait_for_run(kaggle: Kaggle, *, new_run: bool) -> None:
-    """Follow the last push to the end of its run.
-
-    Args:
-        new_run: an earlier version ran before, whose final state may still be shown at first.
-    """
-    pushed = _last_push()
-    shown, beats = "", 0
-    while True:
-        state, _ = _state(kaggle, pushed)
-        if state in RUNNING:
-            new_run = False
-        elif not new_run or beats >= STALE_STATES:
-            break
-        if state != shown and not new_run:
-            logger.info("%s", state.lower())
-            shown = state
-        beats += 1
-        time.sleep(first_pause())
-    _tell_state(kaggle, pushed)
 
 
 def log_lines(log: str) -> list[str]:
@@ -218,15 +120,11 @@ def output(*, progress_bar: bool = True) -> Path:
         InputError: nothing was pushed from here, or no room.
         KaggleError: the run is not finished, or what came is not its output.
     """
-    pushed = _last_push()
+    pushed = last_push()
     kaggle = Kaggle()
-    state, _ = _state(kaggle, pushed)
-    for _ in range(PATIENT_STATES):  # a run that is about to end is worth a short wait
-        if state not in RUNNING:
-            break
-        time.sleep(first_pause())
-        state, _ = _state(kaggle, pushed)
-    else:
+    # A run that is about to end is worth a short wait.
+    state, _ = _state_in_the_end(kaggle, pushed, beats=BEATS_OF_AN_OUTPUT)
+    if state in RUNNING:
         raise KaggleError(f"the run is still {state.lower()}: make status says when it is done")
     files, log = _list_output(kaggle, pushed)
     digest = pushed.get("source_digest", "")
@@ -296,7 +194,7 @@ def _check_output(folder: Path, digest: str) -> None:
     if not submission.is_file():
         raise KaggleError(f"the output has no {SUBMISSION}: make status shows the run's log")
     try:
-        check_submission(read_submission(submission), TEST_IMAGES, SUBMISSION)
+        check_submission(read_submission(submission), KAGGLE_TEST_IMAGES, SUBMISSION)
         found = read_json(folder / METRICS)
         there = str(found.get("source_digest", "")) if isinstance(found, dict) else ""
     except InputError as error:

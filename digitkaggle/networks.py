@@ -12,10 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .digits import CLASSES, IMAGE_SIZE
 from .settings import Settings
-
-CLASSES = 10
-IMAGE_SIZE = 28
 
 
 class SeededDropout(nn.Module):

@@ -17,8 +17,8 @@ import numpy as np
 import scipy
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from .digits import IMAGE_SIZE
 from .errors import InputError
-from .networks import IMAGE_SIZE
 
 # What Pillow may try to read: no exotic decoder gets to see a stranger's file.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from .augment import affine_matrices, apply_affine
 from .device import Compute, is_out_of_memory
-from .networks import CLASSES
+from .digits import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000

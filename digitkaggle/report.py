@@ -12,6 +12,7 @@ import torch
 
 from .augment import CLASSIC_COPIES, classic_expanded_set, random_affine
 from .data import Digits
+from .digits import CLASSES
 from .figures import (
     TIMES,
     Sheet,
@@ -27,13 +28,11 @@ from .figures import (
     sheet_figure,
 )
 from .files import write_bytes, write_text
-from .networks import CLASSES
 from .report_page import Chart, Gallery, Section, Table, page_html
 from .results import HeldOutAnswers, Results, read_results
-from .run_folder import FIGURES
+from .run_folder import FIGURES, REPORT
 from .summary import accuracy_in_words, facts_of, headline
 
-REPORT = "report.html"
 # What may lie in figures/, in the order in which one looks at them.
 FIGURE_NAMES = (
     "curves",

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from .digits import CLASSES
 from .errors import InputError
 from .files import read_json
-from .networks import CLASSES
 from .run_folder import HISTORY, MEMBERS, METRICS, PROBABILITIES, VALIDATION
 
 HISTORY_COLUMNS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")

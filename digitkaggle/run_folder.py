@@ -26,6 +26,7 @@ PROBABILITIES = "probabilities.npy"
 VALIDATION = "validation.npz"
 # Each member's own answers to the test images; only an ensemble has it.
 MEMBERS = "members.npz"
+REPORT = "report.html"
 FIGURES = "figures"
 CHECKPOINT = "checkpoint"
 CHECKPOINT_RUN = Path(CHECKPOINT) / "run.json"

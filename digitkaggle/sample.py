@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from .data import DataSource, Digits
+from .digits import IMAGE_SIZE
 from .errors import InputError
-from .networks import IMAGE_SIZE
 from .split import split_rows
 
 SAMPLE_TEST_SHARE = 0.2

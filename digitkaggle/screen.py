@@ -16,8 +16,7 @@ from typing import Any
 
 from .locations import RUNS_FOLDER, on_kaggle
 from .log import logger
-from .report import REPORT
-from .run_folder import METRICS, MODEL, SUBMISSION
+from .run_folder import METRICS, MODEL, REPORT, SUBMISSION
 from .summary import accuracy_in_words
 
 LABEL_WIDTH = 11

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -23,8 +24,15 @@ def imported_modules(source: str) -> list[str]:
     ]
 
 
-def kernel_modules(package: Path = PACKAGE, entry: str = KERNEL_ENTRY) -> list[str]:
-    """The entry and all that it imports of the package, each after what it needs; ties by name.
+def kernel_modules(
+    package: Path = PACKAGE, entry: str = KERNEL_ENTRY, *, order: Sequence[str] = ()
+) -> list[str]:
+    """The entry and all that it imports of the package, each after what it needs.
+
+    Args:
+        package: the package's folder.
+        entry: the module to start from.
+        order: which comes first where needs leave it open; modules not in it last, by name.
 
     Raises:
         SourcesError: modules import each other, or what is not there.
@@ -45,10 +53,11 @@ def kernel_modules(package: Path = PACKAGE, entry: str = KERNEL_ENTRY) -> list[s
             needs[module] = found
 
     collect(entry, [])
+    wanted = [*order, *sorted(needs)]
     ordered: list[str] = []
     while len(ordered) < len(needs):
-        ready = (m for m in sorted(needs) if m not in ordered and set(needs[m]) <= set(ordered))
-        ordered.append(next(ready))
+        ready = (m for m in needs if m not in ordered and set(needs[m]) <= set(ordered))
+        ordered.append(min(ready, key=wanted.index))
     return ordered
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from .digits import CLASSES
 from .errors import InputError
-from .networks import CLASSES
 from .settings import Settings
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from .digits import CLASSES
 from .errors import InputError
 from .files import write_text
-from .networks import CLASSES
 
 SUBMISSION_HEADER = "ImageId,Label"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KAGGLE_TEST_IMAGES = 28_000
+from .digits import KAGGLE_TEST_IMAGES
 
 
 def headline(metrics: Mapping[str, Any]) -> str:

@@ -20,9 +20,10 @@ from tqdm import tqdm
 
 from .augment import random_affine
 from .device import Compute, is_out_of_memory
+from .digits import IMAGE_SIZE
 from .errors import InputError, TrainingError
 from .log import logger
-from .networks import IMAGE_SIZE, build_network
+from .networks import build_network
 from .optimizers import Muon
 from .prediction import network_input, predict_logits
 from .settings import Settings

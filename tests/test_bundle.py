@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from digitkaggle.flatten import Chapter, flatten
+from digitkaggle.flatten_rules import BundleError
+from digitkaggle.kernel_story import CHAPTERS
 from digitkaggle.sources import PACKAGE, SourcesError, kernel_modules, source_digest
 from tests.conftest import REPOSITORY
 
@@ -109,17 +112,17 @@ def package(folder: Path, **modules: str) -> Path:
     return path
 
 
-def test_a_flattened_package_does_what_the_package_does(bundle, tmp_path):
+def test_a_flattened_package_does_what_the_package_does(tmp_path):
     path = package(tmp_path, **GOOD)
     script = tmp_path / "script.py"
-    script.write_text(bundle.flatten(path, "main", "0123"))
+    script.write_text(flatten(path, "main", "0123"))
     path.rename(tmp_path / "gone")
     printed = subprocess.check_output([sys.executable, "-I", script, "hello"], text=True)
     assert printed == "an area of 12 m2 hello\n"
 
 
-def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     shapes = GOOD["shapes"]
     assert shapes[: shapes.index("import math")].rstrip() in script
     assert shapes[shapes.index("# A comment") :].rstrip() in script
@@ -130,8 +133,8 @@ def test_everything_but_imports_survives_to_the_letter_in_the_order_of_need(bund
     assert places == sorted(places)
 
 
-def test_outside_imports_come_once_sorted_at_the_top(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_outside_imports_come_once_sorted_at_the_top(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     block = """\
 from __future__ import annotations
 
@@ -146,19 +149,19 @@ import numpy as np
     assert len(imports) == 2
 
 
-def test_the_header_has_contents_digest_and_the_command_that_makes_it(bundle, tmp_path):
-    script = bundle.flatten(package(tmp_path, **GOOD), "main", "0123")
+def test_the_header_has_contents_digest_and_the_command_that_makes_it(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
     head = script.partition('\n"""')[0]
     assert "make kernel" in head
     assert "`0123`" in head
     assert "# 2. `shapes`: Shapes: areas and words" in head
 
 
-def test_the_same_sources_give_the_same_bytes_without_paths_or_carriage_returns(bundle, tmp_path):
+def test_the_same_sources_give_the_same_bytes_without_paths_or_carriage_returns(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    first = bundle.flatten(package(tmp_path / "a", **GOOD), "main", "0123")
-    second = bundle.flatten(package(tmp_path / "b", **GOOD), "main", "0123")
+    first = flatten(package(tmp_path / "a", **GOOD), "main", "0123")
+    second = flatten(package(tmp_path / "b", **GOOD), "main", "0123")
     assert first == second
     assert str(tmp_path) not in first
     assert "\r" not in first
@@ -218,12 +221,12 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("source", REFUSALS)
-def test_what_cannot_survive_is_refused_with_file_and_line(bundle, tmp_path, source):
+def test_what_cannot_survive_is_refused_with_file_and_line(tmp_path, source):
     path = package(
         tmp_path, main="from .bad import done", other="name = 1", bad=f"done = 1\n{source}"
     )
-    with pytest.raises(bundle.BundleError) as caught:
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError) as caught:
+        flatten(path, "main", "0123")
     line = 3 + next(
         (n for n, text in enumerate(source.splitlines()) if "import" in text or "__" in text), 0
     )
@@ -231,11 +234,11 @@ def test_what_cannot_survive_is_refused_with_file_and_line(bundle, tmp_path, sou
     assert REFUSALS[source] in str(caught.value)
 
 
-def test_a_module_without_a_docstring_is_refused(bundle, tmp_path):
+def test_a_module_without_a_docstring_is_refused(tmp_path):
     path = package(tmp_path, main="from .bad import done")
     (path / "bad.py").write_text("done = 1\n")
-    with pytest.raises(bundle.BundleError, match=r"pack/bad.py:1: the module has no docstring"):
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError, match=r"pack/bad.py:1: the module has no docstring"):
+        flatten(path, "main", "0123")
 
 
 CLASHES = {
@@ -253,26 +256,59 @@ CLASHES = {
 
 
 @pytest.mark.parametrize("clash", CLASHES)
-def test_a_clash_is_refused_with_both_places(bundle, tmp_path, clash):
+def test_a_clash_is_refused_with_both_places(tmp_path, clash):
     first, second, name = CLASHES[clash]
     path = package(tmp_path, main="from .a import one\nfrom .b import two",
                    a=f"one = 1\n{first}", b=f"two = 1\n{second}")  # fmt: skip
-    with pytest.raises(bundle.BundleError) as caught:
-        bundle.flatten(path, "main", "0123")
+    with pytest.raises(BundleError) as caught:
+        flatten(path, "main", "0123")
     places = r"pack/a\.py:[34] and pack/b\.py:3; rename one"
     assert re.fullmatch(f"{name} means two things: {places}", str(caught.value))
 
 
-def test_the_same_import_in_two_modules_is_no_clash_nor_are_names_inside_functions(
-    bundle, tmp_path
-):
+def test_the_same_import_in_two_modules_is_no_clash_nor_are_names_inside_functions(tmp_path):
     path = package(
         tmp_path,
         main="from .a import one\nfrom .b import two",
         a="import os.path\nfrom json import dumps\none = [x for x in ()]\ndef f():\n    y = dumps",
         b="import os\nfrom json import dumps\ntwo = [x for x in ()]\ndef g():\n    y = os, dumps",
     )
-    assert "import os\n" in bundle.flatten(path, "main", "0123")
+    assert "import os\n" in flatten(path, "main", "0123")
+
+
+STORY = (
+    Chapter("Beginnings", "Why there are *units*.", ("units",)),
+    Chapter("Ends", "What it is for.\n\n- a list", ("main", "shapes")),
+)
+
+
+def test_chapters_stand_above_their_modules_and_in_the_contents(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123", introduction="Hi.", chapters=STORY)
+    head, _, rest = script.partition('\n"""')
+    assert re.search(r"# Hi\.[^$]+\*\*Beginnings\*\*\n#\n# 1\. `units`[^$]+\*\*Ends\*\*", head)
+    begun = rest.index("# %% [markdown]\n# # Ends\n#\n# What it is for.\n#\n# - a list\n")
+    assert rest.index("pack/units.py") < begun < rest.index("pack/shapes.py")
+    assert rest.count("# # ") == 2
+
+
+def test_the_order_of_chapters_yields_to_what_modules_need(tmp_path):
+    path = package(tmp_path, **GOOD)
+    order = kernel_modules(path, "main", order=("main", "shapes", "units"))
+    assert order == ["units", "shapes", "main"]
+
+
+def test_a_modules_docstring_is_the_text_above_its_code(tmp_path):
+    script = flatten(package(tmp_path, **GOOD), "main", "0123")
+    assert '# ## 1. pack/units.py\n\n# %% [markdown]\n"""Units."""\n\n# %%\nUNIT' in script
+
+
+def test_our_story_has_every_module_of_the_kernel_once_and_its_chapters_hold_together():
+    told = [name for chapter in CHAPTERS for name in chapter.modules]
+    modules = kernel_modules(order=told)
+    assert sorted(told) == sorted(modules)
+    homes = [chapter.title for name in modules for chapter in CHAPTERS if name in chapter.modules]
+    assert list(dict.fromkeys(homes)) == [chapter.title for chapter in CHAPTERS]
+    assert homes == sorted(homes, key=[chapter.title for chapter in CHAPTERS].index)
 
 
 def test_our_kernel_is_made_of_what_it_needs_and_never_of_the_desk():
@@ -283,8 +319,8 @@ def test_our_kernel_is_made_of_what_it_needs_and_never_of_the_desk():
     assert {"pipeline", "training", "networks", "data"} <= set(modules)
 
 
-def test_our_kernel_imports_only_what_kaggle_has(bundle):
-    tree = ast.parse(bundle.flatten(PACKAGE, "kernel_main", "0123"))
+def test_our_kernel_imports_only_what_kaggle_has():
+    tree = ast.parse(flatten(PACKAGE, "kernel_main", "0123"))
     roots = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -296,9 +332,9 @@ def test_our_kernel_imports_only_what_kaggle_has(bundle):
     assert roots - set(sys.stdlib_module_names) <= allowed
 
 
-def test_our_kernel_passes_ruff_for_every_python(bundle, tmp_path):
+def test_our_kernel_passes_ruff_for_every_python(tmp_path):
     script = tmp_path / "main.py"
-    script.write_text(bundle.flatten(PACKAGE, "kernel_main", source_digest()))
+    script.write_text(flatten(PACKAGE, "kernel_main", source_digest()))
     for version in ("py311", "py312", "py313"):
         subprocess.run(
             [sys.executable, "-m", "ruff", "check", "--config", REPOSITORY / "pyproject.toml",
