@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,14 @@ import torch
 
 from .augment import CLASSIC_COPIES, classic_expanded_set
 from .budget import TimeBudget, share_spent
-from .checkpoint import drop_state, keep_state, member_file, take_up_state, training_file
+from .checkpoint import (
+    drop_state,
+    keep_state,
+    member_file,
+    refit_file,
+    take_up_state,
+    training_file,
+)
 from .data import Digits
 from .device import Compute
 from .errors import TrainingError
@@ -31,6 +40,7 @@ SECONDS_BETWEEN_SAVES = 60.0
 PREDICTION_MARGIN = 1.3
 # For the files and figures of a run.
 WRITING_SECONDS = 5.0
+NO_REFIT = "no time was left to train on all images, so the validated network is kept"
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,25 @@ class Member:
     """A network that is trained, and all that the run wants of it."""
 
     number: int  # from 1
-    weights: dict[str, torch.Tensor]  # of its best epoch, on the CPU
-    history: list[dict[str, float]]
+    weights: dict[str, torch.Tensor]  # of its best epoch, or refitted; on the CPU
+    history: list[dict[str, float]]  # of the refit too, whose figures of validation are NaN
     best_epoch: int
     best_loss: float
     cut: str  # what the time budget cut off, in words
     held_rows: torch.Tensor  # int64, n: of the training images
-    held_probabilities: torch.Tensor  # float32, n x 10
+    held_probabilities: torch.Tensor  # float32, n x 10, by the validated network
     probabilities: torch.Tensor  # float32, test images x 10
     seconds: dict[str, float]  # of augmentation, training and prediction
+
+    @property
+    def validated_epochs(self) -> int:
+        """How many epochs were validated."""
+        return sum(not math.isnan(row["val_loss"]) for row in self.history)
+
+    @property
+    def refit_epochs(self) -> int:
+        """How many epochs on all images made the weights; 0: they are the validated ones."""
+        return len(self.history) - self.validated_epochs
 
 
 def train_members(
@@ -80,7 +100,8 @@ def train_members(
                 number, digits, settings, compute, folder, budget=budget, progress_bar=progress_bar
             )
             keep_state(member_file(folder, number), dataclasses.asdict(member))
-            drop_state(training_file(folder, number))
+            for file in (training_file, refit_file):
+                drop_state(file(folder, number))
         else:
             logger.info("Member %d is trained: taken from the checkpoint in %s.", number, folder)
         members.append(member)
@@ -133,29 +154,58 @@ def train_member(
     tell("augment", augmentation_in_words(settings, len(data)))
 
     augmented = time.monotonic()
-    training = resumed_training(folder, number, settings, compute)
-    available = None
-    if budget:
-        predicting = seconds_to_predict(
-            training, settings, compute, digits.test_images, held_out.images
-        )
-        available = budget.left() - WRITING_SECONDS - PREDICTION_MARGIN * predicting
+    training = resumed_training(training_file(folder, number), settings, compute)
+    predicting = (
+        PREDICTION_MARGIN
+        * seconds_to_predict(training, settings, compute, digits.test_images, held_out.images)
+        if budget
+        else 0.0
+    )
+
+    def time_left() -> float | None:
+        return budget.left() - WRITING_SECONDS - predicting if budget else None
+
     kept = training_file(folder, number)
-    _train(training, data, held_out, settings, compute, kept, available, progress_bar=progress_bar)
+    _train(
+        training, data, held_out, settings, compute, kept, time_left(), progress_bar=progress_bar
+    )
+    _tell_how_it_ended(training, number_of_epochs(settings, len(data)))
+    cut = _cut_in_words(training, number_of_epochs(settings, len(data)))
+    network, history = training.best_network(), training.history
+    refitted = None
+    if settings.refit:
+        again = refit_settings(settings, training)
+        kept = refit_file(folder, number)
+        refitted = _refit(
+            digits,
+            again,
+            compute,
+            kept,
+            time_left,
+            _seconds_to_refit(training, len(digits.train_labels) / len(train_rows)),
+            progress_bar=progress_bar,
+        )
+        if refitted is None:
+            cut = "; ".join(filter(None, [cut, NO_REFIT]))
+    if refitted is not None:
+        rows = [row | {"epoch": training.epoch + row["epoch"]} for row in refitted.history]
+        history = [*history, *rows]
 
     trained = time.monotonic()
-    network = training.best_network()
     held_probabilities, probabilities = (
-        member_probabilities(network, images, compute, settings.views, progress_bar=progress_bar)
-        for images in (held_out.images, digits.test_images)
+        member_probabilities(judge, images, compute, settings.views, progress_bar=progress_bar)
+        for judge, images in (
+            (network, held_out.images),
+            (refitted.best_network() if refitted else network, digits.test_images),
+        )
     )
     return Member(
         number=number,
-        weights=cpu_weights(training.best_weights),
-        history=training.history,
+        weights=cpu_weights((refitted or training).best_weights),
+        history=history,
         best_epoch=training.best_epoch,
         best_loss=training.best_loss,
-        cut=_cut_in_words(training, number_of_epochs(settings, len(data))),
+        cut=cut,
         held_rows=held_rows,
         held_probabilities=held_probabilities,
         probabilities=probabilities,
@@ -165,6 +215,47 @@ def train_member(
             "predict": time.monotonic() - trained,
         },
     )
+
+
+def refit_settings(settings: Settings, training: Training) -> Settings:
+    """The settings of the training on all images: as many epochs as validation found best."""
+    return dataclasses.replace(settings, epochs=training.best_epoch, minimum_steps=0, patience=0)
+
+
+def _refit(
+    digits: Digits,
+    settings: Settings,
+    compute: Compute,
+    kept: Path,
+    time_left: Callable[[], float | None],
+    seconds_needed: float,
+    *,
+    progress_bar: bool,
+) -> Training | None:
+    """Train a second network, of the same seed, on all images; None where time is too short."""
+    rows = torch.arange(len(digits.train_labels))
+    data = training_images(digits, rows, settings, progress_bar=progress_bar).to(compute.device)
+    training = resumed_training(kept, settings, compute)
+    left = time_left()
+    if left is None or left > seconds_needed * (1 - training.epoch / settings.epochs):
+        tell("refit", f"all {len(rows):,} images, {settings.epochs} epochs, none held out")
+        _train(training, data, None, settings, compute, kept, left, progress_bar=progress_bar)
+        if not training.out_of_time:
+            logger.info("Keeping the last weights of the training on all images.")
+            return training
+    logger.warning("Out of time: %s.", NO_REFIT)
+    return None
+
+
+def _seconds_to_refit(validated: Training, more_images: float) -> float:
+    """About how long the training on all images will take, by what the validated one took.
+
+    Args:
+        validated: done.
+        more_images: how many times as many there are to train on.
+    """
+    seconds = sum(row["seconds"] for row in validated.history)
+    return seconds * validated.best_epoch / validated.epoch * more_images
 
 
 def training_images(
@@ -178,22 +269,22 @@ def training_images(
     return LabelledImages(images, labels)
 
 
-def resumed_training(folder: Path, number: int, settings: Settings, compute: Compute) -> Training:
-    """The training of a member where its checkpoint left it, or a fresh one."""
+def resumed_training(kept: Path, settings: Settings, compute: Compute) -> Training:
+    """The training of a member where the state at `kept` left it, or a fresh one."""
 
     def take_up(state: dict[str, Any]) -> Training:
         training = start_training(settings, compute)
         training.restore(state)
         return training
 
-    training = take_up_state(training_file(folder, number), take_up)
+    training = take_up_state(kept, take_up)
     if training is None:
         return start_training(settings, compute)
     logger.info(
         "Going on after epoch %d%s, from the checkpoint in %s.",
         training.epoch,
         f" and {len(training.losses)} steps" if training.losses else "",
-        folder,
+        kept.parent.parent,
     )
     return training
 
@@ -214,7 +305,7 @@ def seconds_to_predict(
 def _train(
     training: Training,
     data: LabelledImages,
-    held_out: LabelledImages,
+    held_out: LabelledImages | None,
     settings: Settings,
     compute: Compute,
     kept: Path,
@@ -244,7 +335,7 @@ def _train(
                 keep_state(kept, training.state())
                 saved = time.monotonic()
                 if row:
-                    best = training.best_epoch == row["epoch"]
+                    best = held_out is not None and training.best_epoch == row["epoch"]
                     logger.info("%s", epoch_row(row, epochs, best=best))
                 if signal_number():
                     raise Interrupted(signal_number())
@@ -254,7 +345,6 @@ def _train(
             raise TrainingError(
                 f"{error}; the last good checkpoint is kept in {kept.parent}"
             ) from error
-    _tell_how_it_ended(training, epochs)
 
 
 def augmentation_in_words(settings: Settings, images: int) -> str:

@@ -172,7 +172,11 @@ def run_metrics(
     """
     labels = digits.train_labels
     by_member = [
-        {"member": member.number, "best_epoch": member.best_epoch, "epochs": len(member.history)}
+        {
+            "member": member.number,
+            "best_epoch": member.best_epoch,
+            "epochs": member.validated_epochs,
+        }
         | accuracy_metrics(member.held_probabilities, labels[member.held_rows])
         | {"loss": member.best_loss}
         for member in members
@@ -194,6 +198,8 @@ def run_metrics(
     if digits.test_labels is not None:
         probabilities = mean_probabilities([member.probabilities for member in members])
         metrics["test"] = accuracy_metrics(probabilities, digits.test_labels)
+    if settings.refit:
+        metrics["refit"] = refit_in_words(members, len(labels))
     cuts = [f"member {member.number}: {member.cut}" for member in members if member.cut]
     if len(members) < settings.members:
         cuts.append(f"{len(members)} of {settings.members} members are trained")
@@ -201,6 +207,24 @@ def run_metrics(
         seconds = time_budget.seconds if time_budget else None  # a run before this one had it
         metrics["time_budget"] = {"seconds": seconds, "cut": "; ".join(cuts)}
     return metrics
+
+
+def refit_in_words(members: Sequence[Member], images: int) -> str:
+    """What the model of a refitted run was trained on, and what its accuracy rests on."""
+    again = [member for member in members if member.refit_epochs]
+    if not again:
+        return "no network was trained on all images: the model is what was validated"
+    if len(members) == 1:
+        return (
+            f"the accuracy is that of a network trained on {images - len(members[0].held_rows):,} "
+            f"of the {images:,} images; that of the model was trained anew on all of them, for "
+            f"the {again[0].refit_epochs} epochs that were best there, and is itself not validated"
+        )
+    return (
+        f"the accuracy is that of networks trained without the images they are judged by; "
+        f"{len(again)} of the {len(members)} in the model were trained anew on all {images:,}, "
+        "for as many epochs as were best there, and are themselves not validated"
+    )
 
 
 def predict_run(
@@ -232,11 +256,16 @@ def accuracy_metrics(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[
 
 
 def history_csv(members: Sequence[Member]) -> str:
-    """The members' histories as CSV text, one row an epoch."""
+    """The members' histories as CSV text, one row an epoch.
+
+    The epochs on all images of a refit go on numbering after the validated ones; their columns of
+    validation are empty.
+    """
     lines = [",".join(("member", *members[0].history[0]))]
     for member in members:
         for row in member.history:
-            lines.append(",".join(f"{value:.9g}" for value in (member.number, *row.values())))
+            values = (member.number, *row.values())
+            lines.append(",".join("" if value != value else f"{value:.9g}" for value in values))
     return "\n".join(lines) + "\n"
 
 

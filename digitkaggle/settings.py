@@ -100,6 +100,9 @@ class Settings:
         "stop after so many epochs without a lower validation loss; 0 is never",
         within="[0, 1e9]",
     )
+    refit: bool = setting(
+        False, "then train anew on all images, for as many epochs as validation found best"
+    )
     views: int = setting(
         5, "views of an image, shifted by a pixel, averaged at prediction", within="[1, 5]"
     )

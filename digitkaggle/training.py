@@ -213,7 +213,7 @@ def validate(
 def train(
     training: Training,
     data: LabelledImages,
-    held_out: LabelledImages,
+    held_out: LabelledImages | None,
     settings: Settings,
     compute: Compute,
     *,
@@ -229,7 +229,8 @@ def train(
     Args:
         training: fresh, or restored from a checkpoint; changed in place.
         data: to train on, on `compute.device`.
-        held_out: to validate on, never augmented.
+        held_out: to validate on, never augmented. None: nothing is validated, the row's figures of
+            validation are NaN, and the last epoch is the best.
         progress_bar: show one on standard error within each epoch, if that is a terminal.
         pause: asked after each step; where it says so, `training` comes to rest within the epoch,
             and None is yielded.
@@ -284,8 +285,10 @@ def train(
                 started = time.perf_counter()
 
         refuse_nonfinite(training.losses, epoch)
-        val_loss, val_accuracy = validate(network, held_out, settings, compute)
-        if not math.isfinite(val_loss):
+        val_loss, val_accuracy = math.nan, math.nan
+        if held_out is not None:
+            val_loss, val_accuracy = validate(network, held_out, settings, compute)
+        if held_out is not None and not math.isfinite(val_loss):
             raise TrainingError(
                 f"the validation loss is {val_loss} after epoch {epoch}: "
                 "try a lower --learning-rate"
@@ -310,8 +313,10 @@ def finish_epoch(training: Training, row: dict[str, float]) -> None:
     training.history.append(row)
     training.losses, training.hits, training.seconds = [], [], 0.0
     training.images_order = torch.empty(0)
-    if row["val_loss"] < training.best_loss:
-        training.best_epoch, training.best_loss = training.epoch, row["val_loss"]
+    validated = not math.isnan(row["val_loss"])
+    if row["val_loss"] < training.best_loss or not validated:
+        training.best_epoch = training.epoch
+        training.best_loss = row["val_loss"] if validated else math.inf
         # A copy: state_dict() alone would go on changing with the live weights.
         training.best_weights = copy.deepcopy(training.network.state_dict())
 
