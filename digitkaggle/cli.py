@@ -30,8 +30,10 @@ from .options import (
     budget_from_flags,
     set_up_from_flags,
     settings_from_flags,
+    wants_bars,
 )
 from .pipeline import predict_run, run
+from .ranks import joined_ranks, launch, processes_from_flags, report_error
 from .report import make_report
 from .results import read_results
 from .run_data import digits_of_run
@@ -100,17 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flags = parser.parse_args(arguments)
         set_up_from_flags(flags)
+        flags.arguments = arguments
         with termination_raised():
-            commands[flags.command](flags)
+            return commands[flags.command](flags) or 0
     except (InputError, KaggleError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, KaggleError) else 2
+        return report_error(error, 3 if isinstance(error, KaggleError) else 2)
     except KeyboardInterrupt as interrupt:
         return report_interrupt(interrupt, [sys.executable, "-m", "digitkaggle", *arguments])
-    return 0
 
 
-def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace], None]]]:
+def make_parser() -> tuple[OneLineParser, dict[str, Callable[[argparse.Namespace], int | None]]]:
     """The parser, and the function behind each command."""
     parser = OneLineParser(
         prog=PROGRAM,
@@ -290,18 +291,26 @@ def _add_looking_parsers(subparsers: Any) -> None:
         add_verbosity_flags(parser)
 
 
-def run_command(flags: argparse.Namespace) -> None:
+def run_command(flags: argparse.Namespace) -> int:
     """Load, split, augment, train with early stopping, predict, and write submission.csv."""
-    run(
-        settings_from_flags(flags, default_preset=Settings().preset),
-        _source(flags),
-        out=flags.out,
-        device=flags.device,
-        fresh=flags.fresh,
-        progress_bar=not flags.quiet,
-        source_digest=source_digest(),
-        time_budget=budget_from_flags(flags),
-    )
+    settings = settings_from_flags(flags, default_preset=Settings().preset)
+    source = _source(flags)
+    processes = processes_from_flags(flags.processes, flags.device, settings.members)
+    if processes > 1:
+        return launch(processes, ["-m", "digitkaggle", *flags.arguments])
+    with joined_ranks() as ranks:
+        run(
+            settings,
+            source,
+            out=flags.out,
+            device=flags.device,
+            fresh=flags.fresh,
+            progress_bar=wants_bars(flags),
+            source_digest=source_digest(),
+            time_budget=budget_from_flags(flags, ranks),
+            ranks=ranks,
+        )
+    return 0
 
 
 def _source(flags: argparse.Namespace) -> DataSource:
@@ -310,7 +319,7 @@ def _source(flags: argparse.Namespace) -> DataSource:
     location = None if flags.sample else flags.data or find_data()
     if location is None:
         return SAMPLE_SOURCE
-    return files_source(location, progress_bar=not flags.quiet)
+    return files_source(location, progress_bar=wants_bars(flags))
 
 
 def tune_command(flags: argparse.Namespace) -> None:

@@ -32,7 +32,15 @@ from .prediction import PREDICTION_BATCH, member_probabilities, predict_logits
 from .screen import epoch_header, epoch_row, tell
 from .settings import Settings
 from .split import member_rows
-from .training import LabelledImages, Training, number_of_epochs, start_training, train
+from .training import (
+    LabelledImages,
+    Training,
+    number_of_epochs,
+    start_training,
+    train,
+    train_batch_within_memory,
+    validate,
+)
 
 # Within an epoch, so much work may be lost to a kill.
 SECONDS_BETWEEN_SAVES = 60.0
@@ -69,6 +77,43 @@ class Member:
         return len(self.history) - self.validated_epochs
 
 
+class OneProcess:
+    """How one process trains a member; `SharedTraining` has the same methods for several.
+
+    Args:
+        trouble: asked after each step for what should end the work; it is raised once all is saved.
+    """
+
+    keeps = True  # whether this process keeps states, and predicts
+
+    def __init__(self, trouble: Callable[[], Exception | None] = lambda: None) -> None:
+        self.trouble = trouble
+        self.step, self.validation = train_batch_within_memory, validate
+
+    def begin(self, signal_number: Callable[[], int], time_spent: Callable[[], float]) -> None:
+        """Ask these after each step: the signal that came, the share of the time that is spent."""
+        self.time_spent, self.signal_number = time_spent, signal_number
+
+    def wants_to_end(self) -> bool:
+        """Whether the training shall come to rest, and end."""
+        return bool(self.signal_number() or self.trouble())
+
+    def end_if_wanted(self) -> None:
+        """Raise why the training ends here, if it does."""
+        if self.signal_number():
+            raise Interrupted(self.signal_number())
+        if trouble := self.trouble():
+            raise trouble
+
+    def agreed(self, value: Any) -> Any:
+        """What all processes take for true: here, what this one does."""
+        return value
+
+    def resumed(self, training: Training) -> Training:
+        """The training that all go on with."""
+        return training
+
+
 def train_members(
     digits: Digits,
     settings: Settings,
@@ -99,13 +144,18 @@ def train_members(
             member = train_member(
                 number, digits, settings, compute, folder, budget=budget, progress_bar=progress_bar
             )
-            keep_state(member_file(folder, number), dataclasses.asdict(member))
-            for file in (training_file, refit_file):
-                drop_state(file(folder, number))
+            keep_member(folder, member)
         else:
             logger.info("Member %d is trained: taken from the checkpoint in %s.", number, folder)
         members.append(member)
     return members
+
+
+def keep_member(folder: Path, member: Member) -> None:
+    """Keep a member that is trained; what its training kept goes."""
+    keep_state(member_file(folder, member.number), dataclasses.asdict(member))
+    for file in (training_file, refit_file):
+        drop_state(file(folder, member.number))
 
 
 def kept_member(folder: Path, number: int) -> Member | None:
@@ -133,16 +183,22 @@ def train_member(
     *,
     budget: TimeBudget | None = None,
     progress_bar: bool = False,
-) -> Member:
+    work: Any = None,
+) -> Member | None:
     """Train one member of a run to its end, from the folder's checkpoint if it was cut off there.
 
     It depends on the data, the settings and its number alone, not on other members.
+
+    Args:
+        work: how; a OneProcess if it is None, or a SharedTraining, of whose ranks one gets the
+            member and the others None.
 
     Raises:
         TrainingError: the loss is no number any more; the last good checkpoint is kept.
         InputError: the checkpoint cannot be written, or the device has too little memory.
         Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
     """
+    work = work or OneProcess()
     settings = dataclasses.replace(settings, seed=(settings.seed + number - 1) % 2**63)
     train_rows, held_rows = member_rows(digits.train_labels, settings, number)
     held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
@@ -154,7 +210,7 @@ def train_member(
     tell("augment", augmentation_in_words(settings, len(data)))
 
     augmented = time.monotonic()
-    training = resumed_training(training_file(folder, number), settings, compute)
+    training = work.resumed(resumed_training(training_file(folder, number), settings, compute))
     predicting = (
         PREDICTION_MARGIN
         * seconds_to_predict(training, settings, compute, digits.test_images, held_out.images)
@@ -166,9 +222,8 @@ def train_member(
         return budget.left() - WRITING_SECONDS - predicting if budget else None
 
     kept = training_file(folder, number)
-    _train(
-        training, data, held_out, settings, compute, kept, time_left(), progress_bar=progress_bar
-    )
+    left = time_left()
+    _train(training, data, held_out, settings, compute, kept, left, work, progress_bar=progress_bar)
     _tell_how_it_ended(training, number_of_epochs(settings, len(data)))
     cut = _cut_in_words(training, number_of_epochs(settings, len(data)))
     network, history = training.best_network(), training.history
@@ -182,6 +237,7 @@ def train_member(
             compute,
             kept,
             time_left,
+            work,
             _seconds_to_refit(training, len(digits.train_labels) / len(train_rows)),
             progress_bar=progress_bar,
         )
@@ -190,6 +246,9 @@ def train_member(
     if refitted is not None:
         rows = [row | {"epoch": training.epoch + row["epoch"]} for row in refitted.history]
         history = [*history, *rows]
+
+    if not work.keeps:
+        return None
 
     trained = time.monotonic()
     held_probabilities, probabilities = (
@@ -228,6 +287,7 @@ def _refit(
     compute: Compute,
     kept: Path,
     time_left: Callable[[], float | None],
+    work: Any,
     seconds_needed: float,
     *,
     progress_bar: bool,
@@ -235,11 +295,12 @@ def _refit(
     """Train a second network, of the same seed, on all images; None where time is too short."""
     rows = torch.arange(len(digits.train_labels))
     data = training_images(digits, rows, settings, progress_bar=progress_bar).to(compute.device)
-    training = resumed_training(kept, settings, compute)
+    training = work.resumed(resumed_training(kept, settings, compute))
     left = time_left()
-    if left is None or left > seconds_needed * (1 - training.epoch / settings.epochs):
+    fits = left is None or left > seconds_needed * (1 - training.epoch / settings.epochs)
+    if work.agreed(fits):
         tell("refit", f"all {len(rows):,} images, {settings.epochs} epochs, none held out")
-        _train(training, data, None, settings, compute, kept, left, progress_bar=progress_bar)
+        _train(training, data, None, settings, compute, kept, left, work, progress_bar=progress_bar)
         if not training.out_of_time:
             logger.info("Keeping the last weights of the training on all images.")
             return training
@@ -310,6 +371,7 @@ def _train(
     compute: Compute,
     kept: Path,
     available: float | None,
+    work: Any,
     *,
     progress_bar: bool,
 ) -> None:
@@ -320,6 +382,7 @@ def _train(
     logger.info("\n%s", epoch_header())
     saved = time.monotonic()
     with signals_noted() as signal_number:
+        work.begin(signal_number, (lambda: 0.0) if available is None else share_spent(available))
         rows = train(
             training,
             data,
@@ -327,18 +390,23 @@ def _train(
             settings,
             compute,
             progress_bar=progress_bar,
-            pause=lambda: signal_number() or time.monotonic() - saved > SECONDS_BETWEEN_SAVES,
-            time_spent=(lambda: 0.0) if available is None else share_spent(available),
+            pause=lambda: (
+                work.wants_to_end()
+                or (work.keeps and time.monotonic() - saved > SECONDS_BETWEEN_SAVES)
+            ),
+            time_spent=work.time_spent,
+            step=work.step,
+            validation=work.validation,
         )
         try:
             for row in rows:
-                keep_state(kept, training.state())
+                if work.keeps:
+                    keep_state(kept, training.state())
                 saved = time.monotonic()
                 if row:
                     best = held_out is not None and training.best_epoch == row["epoch"]
                     logger.info("%s", epoch_row(row, epochs, best=best))
-                if signal_number():
-                    raise Interrupted(signal_number())
+                work.end_if_wanted()
         except TrainingError as error:
             if not kept.exists():
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
@@ -23,6 +24,7 @@ from .members import Member, train_members
 from .models import open_model, save_weights
 from .networks import build_network, layer_table
 from .prediction import mean_probabilities, predict_probabilities
+from .ranks import Ranks
 from .report import make_report
 from .run_folder import (
     HISTORY,
@@ -43,6 +45,7 @@ from .run_folder import (
 )
 from .screen import last_screen, tell
 from .settings import VERSION, Settings
+from .sharing import shared_run_folder, train_shared
 from .split import member_rows
 from .submission import write_submission
 
@@ -65,6 +68,7 @@ def run(
     progress_bar: bool = False,
     source_digest: str = "",
     time_budget: TimeBudget | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Do the full run and leave its files in a folder; a run that was cut off goes on.
 
@@ -77,9 +81,10 @@ def run(
         progress_bar: show bars on standard error, if that is a terminal.
         source_digest: of the code; part of the run's identity.
         time_budget: training stops so that the submission still fits in.
+        ranks: this process among those that do the run together; rank 0 writes the results.
 
     Returns:
-        The run's folder.
+        The run's folder; of several machines, this one's.
 
     Raises:
         InputError: bad data, a folder that holds another run or is another's at the moment, a
@@ -108,16 +113,32 @@ def run(
     # Data too few to split are refused here, before anything is written.
     member_rows(digits.train_labels, settings, 1)
     default = default_run_folder(settings.preset, sample=source.sample)
-    with claimed_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle()) as folder:
-        if is_finished(folder, identity) and not fresh:
-            _tell_finished(folder)
+    with contextlib.ExitStack() as held:
+        if ranks:
+            folder, finished = held.enter_context(
+                shared_run_folder(ranks, identity, default, out, fresh=fresh)
+            )
+        else:
+            folder = held.enter_context(
+                claimed_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle())
+            )
+            finished = is_finished(folder, identity) and not fresh
+        if finished:
+            if (folder / METRICS).exists():  # of several machines, another may have it
+                _tell_finished(folder)
             return folder
-        begin_run(folder, identity, fresh=fresh)
+        if not ranks:
+            begin_run(folder, identity, fresh=fresh)
         network_table = layer_table(build_network(settings, torch.Generator(compute.device)))
         logger.info("\n%s\n", network_table)
-        members = train_members(
-            digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
-        )
+        if ranks:
+            members = train_shared(digits, settings, compute, folder, ranks, budget=time_budget)
+            if ranks.rank:
+                return folder
+        else:
+            members = train_members(
+                digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
+            )
         metrics = run_metrics(settings, members, digits, time_budget) | {
             "source_digest": source_digest,
             "data": {
