@@ -177,9 +177,9 @@ class SharedTraining:
 
     def _parallel(self, network: nn.Module) -> nn.Module:
         """The network's DDP, which stands beside it."""
-        if self._forward_of is not network:
-            from torch.nn.parallel import DistributedDataParallel
+        from torch.nn.parallel import DistributedDataParallel
 
+        if self._forward_of is not network:
             self._forward_of = network
-            self._forward = DistributedDataParallel(network, broadcast_buffers=False)
+            self._forward = DistributedDataParallel(network)
         return self._forward

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import sys
@@ -342,8 +343,6 @@ def launch(processes: int, command: Sequence[str]) -> int:
     Raises:
         Interrupted: Ctrl-C or SIGTERM came; all processes have saved what they did.
     """
-    # Before the import, which reads it: the launcher would tell of its every step.
-    os.environ.setdefault("LOGLEVEL", "ERROR")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -355,6 +354,8 @@ def launch(processes: int, command: Sequence[str]) -> int:
         os.environ[COMMAND_STARTED] = repr(time.time() - process_age())
         flags = ["--standalone", f"--nproc-per-node={processes}", "--local-addr=localhost"]
         flags += [f"--max-restarts={MOST_RESTARTS}", f"--log-dir={folder}"]
+        # It would tell of its every step.
+        logging.disable(logging.WARNING)
         try:
             run_launcher(parse_args([*flags, *command]))
         except SignalException as signal_came:
@@ -365,6 +366,8 @@ def launch(processes: int, command: Sequence[str]) -> int:
             )
             print(f"the processes failed {MOST_RESTARTS + 1} times ({told})", file=sys.stderr)
             return 1
+        finally:
+            logging.disable(logging.NOTSET)
         outcome = Path(folder) / "code"
         return int(outcome.read_text()) if outcome.exists() else 0
 
