@@ -147,7 +147,7 @@ def run(
                 "training_images": len(digits.train_images),
                 "test_images": len(digits.test_images),
             },
-            "device": device_in_words(compute),
+            "device": device_in_words(compute) | ({"processes": ranks.world} if ranks else {}),
             "network": network_table.splitlines(),
             "seconds": _seconds(load_seconds, members, time.perf_counter() - started),
         }

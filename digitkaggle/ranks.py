@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from .budget import process_age
+from .device import gpu_works
 from .errors import InputError
 from .interrupts import Interrupted
 from .log import log_level, logger, set_log_level
@@ -33,6 +34,8 @@ BEAT_SECONDS = 1.0
 # A rank that is silent for so long is lost; a collective waits as long.
 PEER_SECONDS = 60.0
 POLL_SECONDS = 0.1
+# Machines may differ by so much in how long they take to start.
+JOIN_SECONDS = 300.0
 MOST_RESTARTS = 3
 # Set by --processes for the ranks: a folder where they leave the run's exit code, and when the
 # command began, in seconds since 1970.
@@ -69,16 +72,14 @@ class Ranks:
         self.machine = int(os.environ.get("GROUP_RANK", 0))
         self.trouble: Exception | None = None
         self.log_level = log_level()
-        self.run_store = launcher_store()
+        self.run_store = _asked(launcher_store)
         if failed := _failure(self.run_store):
             raise RunEndedError(failed)
-        self.store = _store_of_this_round(self.run_store, self.rank, self.world)
-        self.started = self._agree_on_start()
+        self.store = _asked(lambda: _store_of_this_round(self.run_store, self.rank, self.world))
         self._group: Any = None
         self._over = threading.Event()
-        self.say(f"alive/{self.rank}", 0)
-        self.meet("here", None)
         threading.Thread(target=self._beat, daemon=True).start()
+        self.started = self._agree_on_start()
 
     @property
     def leads_machine(self) -> bool:
@@ -184,7 +185,8 @@ class Ranks:
                 self.say(f"alive/{self.rank}", beats)
                 failed = _failure(self.run_store)
                 for rank in others:
-                    heard = self.store.get(f"alive/{rank}")
+                    key = f"alive/{rank}"
+                    heard = self.store.get(key) if self.store.check([key]) else b""
                     if heard != last[rank][0]:
                         last[rank] = heard, time.monotonic()
             except RuntimeError:
@@ -269,11 +271,11 @@ def _store_of_this_round(store: Any, rank: int, world: int) -> Any:
     """
     from torch.distributed import PrefixStore
 
-    deadline = time.monotonic() + PEER_SECONDS
+    deadline = time.monotonic() + JOIN_SECONDS
     mine = uuid.uuid4().hex
     if rank:
         store.set(f"asks/{rank}", mine)
-        store.wait([f"answer/{mine}"], timedelta(seconds=PEER_SECONDS))
+        store.wait([f"answer/{mine}"], timedelta(seconds=JOIN_SECONDS))
         name = store.get(f"answer/{mine}").decode()
         store.add(f"present/{name}", 1)
     else:
@@ -384,5 +386,6 @@ def processes_from_flags(asked: int | None, device: str, members: int) -> int:
         return 1
     if asked is not None:
         return asked
-    gpus = torch.cuda.device_count() if device in ("auto", "cuda") and members > 1 else 0
-    return min(gpus, members) if gpus > 1 else 1
+    if device not in ("auto", "cuda") or members == 1 or torch.cuda.device_count() < 2:
+        return 1
+    return max(1, min(members, sum(map(gpu_works, range(torch.cuda.device_count())))))

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from digitkaggle import ranks
 from digitkaggle.errors import InputError
 from digitkaggle.log import lines_named, logger, show_log
 from digitkaggle.parallel import share_of_batch
@@ -136,7 +137,9 @@ def test_one_process_is_the_default_without_several_gpus(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert processes_from_flags(None, "auto", 8) == 1
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert processes_from_flags(None, "auto", 8) == 1, "none of them works"
+    monkeypatch.setattr(ranks, "gpu_works", lambda number: number > 0)
     assert processes_from_flags(None, "auto", 8) == 2
     assert processes_from_flags(None, "auto", 1) == 1
     assert processes_from_flags(None, "cpu", 8) == 1
