@@ -44,10 +44,10 @@ class TimeBudget:
         return self.started + self.seconds - time.monotonic()
 
 
-def process_age() -> float:
-    """Seconds since this process started, its imports included; 0 where the system does not say."""
+def process_age(process: int | str = "self") -> float:
+    """Seconds since a process started, its imports included; 0 where the system does not say."""
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, LookupError, AttributeError):
         return 0.0

@@ -28,6 +28,11 @@ def training_file(folder: Path, number: int) -> Path:
     return folder / CHECKPOINT / f"training-{number:04}.pt"
 
 
+def refit_file(folder: Path, number: int) -> Path:
+    """Where the state of a member that is trained anew on all images is kept."""
+    return folder / CHECKPOINT / f"refit-{number:04}.pt"
+
+
 def member_file(folder: Path, number: int) -> Path:
     """Where a member whose training is done is kept, in a run's folder."""
     return folder / CHECKPOINT / f"member-{number:04}.pt"

@@ -15,6 +15,7 @@ from .commands_training import add_training_commands
 from .errors import InputError, KaggleError
 from .interrupts import report_interrupt, termination_raised
 from .options import OneLineParser, set_up_from_flags
+from .ranks import report_error
 from .settings import VERSION
 
 EXAMPLES = """\
@@ -41,14 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         flags = parser.parse_args(arguments)
         set_up_from_flags(flags)
+        flags.arguments = arguments
         with termination_raised():
-            flags.act(flags)
+            return flags.act(flags) or 0
     except (InputError, KaggleError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, KaggleError) else 2
+        return report_error(error, 3 if isinstance(error, KaggleError) else 2)
     except KeyboardInterrupt as interrupt:
         return report_interrupt(interrupt, [sys.executable, "-m", "digitkaggle", *arguments])
-    return 0
 
 
 def make_parser() -> tuple[OneLineParser, Collection[str]]:

@@ -15,8 +15,10 @@ from .options import (
     add_source_flags,
     budget_from_flags,
     settings_from_flags,
+    wants_bars,
 )
 from .pipeline import run
+from .ranks import joined_ranks, launch, processes_from_flags
 from .sample import SAMPLE_SOURCE
 from .settings import Settings
 from .sources import source_digest
@@ -72,18 +74,26 @@ def _add_tune_flags(parser: argparse.ArgumentParser) -> None:
     add_settings_flags(parser)
 
 
-def run_command(flags: argparse.Namespace) -> None:
+def run_command(flags: argparse.Namespace) -> int:
     """Load, split, augment, train with early stopping, predict, and write submission.csv."""
-    run(
-        settings_from_flags(flags, default_preset=Settings().preset),
-        _source(flags),
-        out=flags.out,
-        device=flags.device,
-        fresh=flags.fresh,
-        progress_bar=not flags.quiet,
-        source_digest=source_digest(),
-        time_budget=budget_from_flags(flags),
-    )
+    settings = settings_from_flags(flags, default_preset=Settings().preset)
+    source = _source(flags)
+    processes = processes_from_flags(flags.processes, flags.device, settings.members)
+    if processes > 1:
+        return launch(processes, ["-m", "digitkaggle", *flags.arguments])
+    with joined_ranks() as ranks:
+        run(
+            settings,
+            source,
+            out=flags.out,
+            device=flags.device,
+            fresh=flags.fresh,
+            progress_bar=wants_bars(flags),
+            source_digest=source_digest(),
+            time_budget=budget_from_flags(flags, ranks),
+            ranks=ranks,
+        )
+    return 0
 
 
 def tune_command(flags: argparse.Namespace) -> None:
@@ -110,4 +120,4 @@ def _source(flags: argparse.Namespace) -> DataSource:
     location = None if flags.sample else flags.data or find_data()
     if location is None:
         return SAMPLE_SOURCE
-    return files_source(location, progress_bar=not flags.quiet)
+    return files_source(location, progress_bar=wants_bars(flags))

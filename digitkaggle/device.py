@@ -64,6 +64,11 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
     raise InputError(f"no device works here: {'; '.join(passed_over)}")
 
 
+def gpu_works(number: int) -> bool:
+    """Whether one real operation runs on the CUDA device of that number."""
+    return not _trial(torch.device("cuda", number), torch.float32)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that a device, the CPU included, has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

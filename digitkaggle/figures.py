@@ -107,9 +107,11 @@ def curves_figure(results: Results, quantities: Sequence[str] = ("loss", "accura
 def _draw_curves(axes: Any, results: Results, quantity: str) -> None:
     history = results.history
     members = [rows for _, rows in history.groupby("member", sort=True)]
+    # A training on all images goes on numbering, but starts anew: no line joins the two.
+    lines = [rows for _, rows in history.groupby(["member", history["val_loss"].isna()])]
     few = history["epoch"].max() <= 30
     for part, label, colour in (("train", "training", "first"), ("val", "validation", "second")):
-        for number, rows in enumerate(members):
+        for number, rows in enumerate(lines):
             axes.plot(
                 rows["epoch"],
                 rows[f"{part}_{quantity}"],

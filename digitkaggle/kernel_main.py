@@ -10,14 +10,17 @@ from .data import files_source
 from .errors import InputError
 from .interrupts import report_interrupt, termination_raised
 from .locations import find_data, places_of_data
+from .log import logger
 from .options import (
     OneLineParser,
     add_run_flags,
     budget_from_flags,
     set_up_from_flags,
     settings_from_flags,
+    wants_bars,
 )
 from .pipeline import run
+from .ranks import joined_ranks, launch, processes_from_flags, report_error
 from .report import FIGURE_NAMES
 from .run_folder import FIGURES
 from .screen import tell
@@ -27,8 +30,13 @@ SOURCE_DIGEST = ""
 KERNEL_PRESET = "balanced"
 
 
-def kernel_run(arguments: Sequence[str]) -> Path:
+def kernel_run(arguments: Sequence[str], script: str = "") -> Path:
     """The full run with these flags; returns its folder.
+
+    Args:
+        arguments: the flags.
+        script: the file that this is, from which several processes can be started; these end by
+            SystemExit.
 
     Raises:
         InputError: wrong flags, no data, or data that are not what they should be.
@@ -43,27 +51,34 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     if location is None:
         places = ", ".join(str(place) for place in places_of_data())
         raise InputError(f"no data in {places}: add the competition's data, or name some by --data")
-    tell("sources", SOURCE_DIGEST)
-    return run(
-        settings_from_flags(flags, default_preset=KERNEL_PRESET),
-        files_source(location, progress_bar=not flags.quiet),
-        out=flags.out,
-        device=flags.device,
-        fresh=flags.fresh,
-        progress_bar=not flags.quiet,
-        source_digest=SOURCE_DIGEST,
-        time_budget=budget_from_flags(flags),
-    )
+    settings = settings_from_flags(flags, default_preset=KERNEL_PRESET)
+    processes = processes_from_flags(flags.processes, flags.device, settings.members)
+    if processes > 1 and script:
+        sys.exit(launch(processes, [script, *arguments]))
+    if processes > 1:
+        logger.warning("A notebook is one process, and uses one device.")
+    with joined_ranks() as ranks:
+        tell("sources", SOURCE_DIGEST)
+        return run(
+            settings,
+            files_source(location, progress_bar=wants_bars(flags)),
+            out=flags.out,
+            device=flags.device,
+            fresh=flags.fresh,
+            progress_bar=wants_bars(flags),
+            source_digest=SOURCE_DIGEST,
+            time_budget=budget_from_flags(flags, ranks),
+            ranks=ranks,
+        )
 
 
 def kernel_main(arguments: Sequence[str]) -> int:
     """Run as a script; exit codes are those of `python -m digitkaggle`."""
     try:
         with termination_raised():
-            kernel_run(arguments)
+            kernel_run(arguments, script=sys.argv[0])
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return report_error(error, 2)
     except KeyboardInterrupt as interrupt:
         return report_interrupt(interrupt, [sys.executable, sys.argv[0], *arguments])
     return 0

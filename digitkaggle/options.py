@@ -15,6 +15,7 @@ from .budget import TimeBudget, parse_duration, process_age
 from .errors import InputError
 from .files import read_json
 from .log import show_log
+from .ranks import Ranks, launched
 from .settings import PRESETS, Settings, make_settings
 
 
@@ -41,6 +42,13 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=_seconds_of,
         metavar="TIME",
         help="end, with a submission, within 90s, 45m or 2h",
+    )
+    how.add_argument(
+        "--processes",
+        type=int,
+        metavar="N",
+        help="share the run out among so many processes; default is one, or one for each of "
+        "several GPUs",
     )
     add_settings_flags(parser)
 
@@ -97,11 +105,20 @@ def settings_from_flags(flags: argparse.Namespace, default_preset: str) -> Setti
     return make_settings(preset, changes)
 
 
-def budget_from_flags(flags: argparse.Namespace) -> TimeBudget | None:
-    """The time budget, which the imports before this moment count for too."""
+def budget_from_flags(flags: argparse.Namespace, ranks: Ranks | None = None) -> TimeBudget | None:
+    """The time budget, which the imports before this moment count for too.
+
+    Of several processes, it counts from the start of the command that launched them.
+    """
     if flags.time_budget is None:
         return None
-    return TimeBudget(flags.time_budget, started=time.monotonic() - process_age())
+    age = time.time() - ranks.started if ranks else process_age()
+    return TimeBudget(flags.time_budget, started=time.monotonic() - age)
+
+
+def wants_bars(flags: argparse.Namespace) -> bool:
+    """Whether progress bars may show: bars of several processes would garble each other."""
+    return not flags.quiet and not launched()
 
 
 def set_up_from_flags(flags: argparse.Namespace) -> None:

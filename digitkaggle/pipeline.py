@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
@@ -23,6 +24,7 @@ from .members import Member, train_members
 from .models import open_model, save_weights
 from .networks import build_network, layer_table
 from .prediction import mean_probabilities, predict_probabilities
+from .ranks import Ranks
 from .report import make_report
 from .run_folder import (
     HISTORY,
@@ -43,6 +45,7 @@ from .run_folder import (
 )
 from .screen import last_screen, tell
 from .settings import VERSION, Settings
+from .sharing import shared_run_folder, train_shared
 from .split import member_rows
 from .submission import write_submission
 
@@ -65,6 +68,7 @@ def run(
     progress_bar: bool = False,
     source_digest: str = "",
     time_budget: TimeBudget | None = None,
+    ranks: Ranks | None = None,
 ) -> Path:
     """Do the full run and leave its files in a folder; a run that was cut off goes on.
 
@@ -77,9 +81,10 @@ def run(
         progress_bar: show bars on standard error, if that is a terminal.
         source_digest: of the code; part of the run's identity.
         time_budget: training stops so that the submission still fits in.
+        ranks: this process among those that do the run together; rank 0 writes the results.
 
     Returns:
-        The run's folder.
+        The run's folder; of several machines, this one's.
 
     Raises:
         InputError: bad data, a folder that holds another run or is another's at the moment, a
@@ -108,16 +113,32 @@ def run(
     # Data too few to split are refused here, before anything is written.
     member_rows(digits.train_labels, settings, 1)
     default = default_run_folder(settings.preset, sample=source.sample)
-    with claimed_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle()) as folder:
-        if is_finished(folder, identity) and not fresh:
-            _tell_finished(folder)
+    with contextlib.ExitStack() as held:
+        if ranks:
+            folder, finished = held.enter_context(
+                shared_run_folder(ranks, identity, default, out, fresh=fresh)
+            )
+        else:
+            folder = held.enter_context(
+                claimed_run_folder(identity, default, out, fresh=fresh, beside=not on_kaggle())
+            )
+            finished = is_finished(folder, identity) and not fresh
+        if finished:
+            if (folder / METRICS).exists():  # of several machines, another may have it
+                _tell_finished(folder)
             return folder
-        begin_run(folder, identity, fresh=fresh)
+        if not ranks:
+            begin_run(folder, identity, fresh=fresh)
         network_table = layer_table(build_network(settings, torch.Generator(compute.device)))
         logger.info("\n%s\n", network_table)
-        members = train_members(
-            digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
-        )
+        if ranks:
+            members = train_shared(digits, settings, compute, folder, ranks, budget=time_budget)
+            if ranks.rank:
+                return folder
+        else:
+            members = train_members(
+                digits, settings, compute, folder, budget=time_budget, progress_bar=progress_bar
+            )
         metrics = run_metrics(settings, members, digits, time_budget) | {
             "source_digest": source_digest,
             "data": {
@@ -126,7 +147,7 @@ def run(
                 "training_images": len(digits.train_images),
                 "test_images": len(digits.test_images),
             },
-            "device": device_in_words(compute),
+            "device": device_in_words(compute) | ({"processes": ranks.world} if ranks else {}),
             "network": network_table.splitlines(),
             "seconds": _seconds(load_seconds, members, time.perf_counter() - started),
         }
@@ -172,7 +193,11 @@ def run_metrics(
     """
     labels = digits.train_labels
     by_member = [
-        {"member": member.number, "best_epoch": member.best_epoch, "epochs": len(member.history)}
+        {
+            "member": member.number,
+            "best_epoch": member.best_epoch,
+            "epochs": member.validated_epochs,
+        }
         | accuracy_metrics(member.held_probabilities, labels[member.held_rows])
         | {"loss": member.best_loss}
         for member in members
@@ -194,6 +219,8 @@ def run_metrics(
     if digits.test_labels is not None:
         probabilities = mean_probabilities([member.probabilities for member in members])
         metrics["test"] = accuracy_metrics(probabilities, digits.test_labels)
+    if settings.refit:
+        metrics["refit"] = refit_in_words(members, len(labels))
     cuts = [f"member {member.number}: {member.cut}" for member in members if member.cut]
     if len(members) < settings.members:
         cuts.append(f"{len(members)} of {settings.members} members are trained")
@@ -201,6 +228,24 @@ def run_metrics(
         seconds = time_budget.seconds if time_budget else None  # a run before this one had it
         metrics["time_budget"] = {"seconds": seconds, "cut": "; ".join(cuts)}
     return metrics
+
+
+def refit_in_words(members: Sequence[Member], images: int) -> str:
+    """What the model of a refitted run was trained on, and what its accuracy rests on."""
+    again = [member for member in members if member.refit_epochs]
+    if not again:
+        return "no network was trained on all images: the model is what was validated"
+    if len(members) == 1:
+        return (
+            f"the accuracy is that of a network trained on {images - len(members[0].held_rows):,} "
+            f"of the {images:,} images; that of the model was trained anew on all of them, for "
+            f"the {again[0].refit_epochs} epochs that were best there, and is itself not validated"
+        )
+    return (
+        f"the accuracy is that of networks trained without the images they are judged by; "
+        f"{len(again)} of the {len(members)} in the model were trained anew on all {images:,}, "
+        "for as many epochs as were best there, and are themselves not validated"
+    )
 
 
 def predict_run(
@@ -232,11 +277,16 @@ def accuracy_metrics(probabilities: torch.Tensor, labels: torch.Tensor) -> dict[
 
 
 def history_csv(members: Sequence[Member]) -> str:
-    """The members' histories as CSV text, one row an epoch."""
+    """The members' histories as CSV text, one row an epoch.
+
+    The epochs on all images of a refit go on numbering after the validated ones; their columns of
+    validation are empty.
+    """
     lines = [",".join(("member", *members[0].history[0]))]
     for member in members:
         for row in member.history:
-            lines.append(",".join(f"{value:.9g}" for value in (member.number, *row.values())))
+            values = (member.number, *row.values())
+            lines.append(",".join("" if value != value else f"{value:.9g}" for value in values))
     return "\n".join(lines) + "\n"
 
 

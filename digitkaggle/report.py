@@ -114,6 +114,11 @@ def report_sections(results: Results, digits: Digits | None) -> Iterator[Section
 def _learning(results: Results) -> Section:
     epochs = ", ".join(map(str, results.best_epochs))
     words = f"The weights kept are those of epoch {epochs}."
+    if results.metrics.get("refit"):
+        words = (
+            f"Validation found epoch {epochs} best. The curves of training that go on alone after "
+            "the validated epochs are those of the training on all images, which starts anew."
+        )
     if results.history["val_loss"].notna().any():
         words += (
             " Training sees augmented images, validation plain ones; that is why validation can "

@@ -112,6 +112,8 @@ def last_screen(metrics: Mapping[str, Any], folder: Path, submission: str) -> No
                 f"{wrong:,} of {figures['images']:,} images wrong)",
             )
     tell("", accuracy_in_words(metrics)[0])
+    if metrics.get("refit"):
+        tell("refit", metrics["refit"])
     spent = [f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()]
     tell("seconds", ", ".join(spent))
     drawn = f"{REPORT}, figures" if (folder / REPORT).exists() else "no report"

@@ -100,6 +100,9 @@ class Settings:
         "stop after so many epochs without a lower validation loss; 0 is never",
         within="[0, 1e9]",
     )
+    refit: bool = setting(
+        False, "then train anew on all images, for as many epochs as validation found best"
+    )
     views: int = setting(
         7, "views averaged at prediction: as it is, shifted, turned, zoomed", within="[1, 7]"
     )

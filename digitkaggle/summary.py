@@ -39,6 +39,8 @@ def accuracy_in_words(metrics: Mapping[str, Any]) -> list[str]:
             ]
     else:
         sentences = ["Nothing was held out, so how well it does is for Kaggle to say."]
+    if rests_on := str(metrics.get("refit") or ""):
+        sentences.append(f"{rests_on[0].upper()}{rests_on[1:]}.")
     if found := metrics.get("test"):
         sentences.append(
             f"Of the {found['images']:,} test digits, whose answers are known here, "
@@ -65,6 +67,9 @@ def facts_of(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Time", f"{_duration(seconds['total'])}, training {_duration(seconds['train'])}"),
         ("Weights kept", f"{kept} of {metrics.get('epochs')}"),
     ]
+    if metrics.get("refit"):
+        facts[-1] = ("Best validated", facts[-1][1])
+        facts.append(("Refit", str(metrics["refit"])))
     if metrics.get("time_budget"):
         facts.append(("Time budget", str(metrics["time_budget"])))
     return facts

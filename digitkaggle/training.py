@@ -214,13 +214,15 @@ def validate(
 def train(
     training: Training,
     data: LabelledImages,
-    held_out: LabelledImages,
+    held_out: LabelledImages | None,
     settings: Settings,
     compute: Compute,
     *,
     progress_bar: bool = False,
     pause: Callable[[], bool] = lambda: False,
     time_spent: Callable[[], float] = lambda: 0.0,
+    step: Callable[..., tuple[torch.Tensor, torch.Tensor]] | None = None,
+    validation: Callable[..., tuple[float, float]] | None = None,
 ) -> Iterator[dict[str, float] | None]:
     """Train epoch by epoch, yielding each one's row of the history when it is done.
 
@@ -230,18 +232,22 @@ def train(
     Args:
         training: fresh, or restored from a checkpoint; changed in place.
         data: to train on, on `compute.device`.
-        held_out: to validate on, never augmented.
+        held_out: to validate on, never augmented. None: nothing is validated, the row's figures of
+            validation are NaN, and the last epoch is the best.
         progress_bar: show one on standard error within each epoch, if that is a terminal.
         pause: asked after each step; where it says so, `training` comes to rest within the epoch,
             and None is yielded.
         time_spent: asked after each step for the share of the time there is; 1 or more ends the
             epoch and the training, whose schedule ends in time.
+        step: takes the place of `train_batch_within_memory`.
+        validation: takes the place of `validate`.
 
     Raises:
         TrainingError: the loss went to NaN or infinity; `training.best_weights` are still good.
         InputError: the device has no memory for a single image.
     """
     network, optimizer = training.network, training.optimizer
+    step, validation = step or train_batch_within_memory, validation or validate
     epochs = number_of_epochs(settings, len(data))
     steps = math.ceil(len(data) / settings.batch_size)
     begun = (training.epoch * steps + len(training.losses)) / (epochs * steps)
@@ -269,24 +275,26 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             size = image_size(settings.image_sizes, progress)
-            loss, hits = train_batch_within_memory(training, data, index, settings, compute, size)
+            loss, hits = step(training, data, index, settings, compute, size)
             training.losses.append(loss)
             training.hits.append(hits)
-            spent, step = time_spent(), len(training.losses)
-            training.out_of_time = spent >= 1 and (epoch, step) != (epochs, steps)
+            spent, taken = time_spent(), len(training.losses)
+            training.out_of_time = spent >= 1 and (epoch, taken) != (epochs, steps)
             if training.out_of_time:
                 break
-            if step % STEPS_BETWEEN_LOOKS == 0:
+            if taken % STEPS_BETWEEN_LOOKS == 0:
                 refuse_nonfinite(training.losses, epoch)
-            if step < steps and pause():
+            if taken < steps and pause():
                 refuse_nonfinite(training.losses, epoch)
                 training.seconds += time.perf_counter() - started
                 yield None
                 started = time.perf_counter()
 
         refuse_nonfinite(training.losses, epoch)
-        val_loss, val_accuracy = validate(network, held_out, settings, compute)
-        if not math.isfinite(val_loss):
+        val_loss, val_accuracy = math.nan, math.nan
+        if held_out is not None:
+            val_loss, val_accuracy = validation(network, held_out, settings, compute)
+        if held_out is not None and not math.isfinite(val_loss):
             raise TrainingError(
                 f"the validation loss is {val_loss} after epoch {epoch}: "
                 "try a lower --learning-rate"
@@ -311,8 +319,10 @@ def finish_epoch(training: Training, row: dict[str, float]) -> None:
     training.history.append(row)
     training.losses, training.hits, training.seconds = [], [], 0.0
     training.images_order = torch.empty(0)
-    if row["val_loss"] < training.best_loss:
-        training.best_epoch, training.best_loss = training.epoch, row["val_loss"]
+    validated = not math.isnan(row["val_loss"])
+    if row["val_loss"] < training.best_loss or not validated:
+        training.best_epoch = training.epoch
+        training.best_loss = row["val_loss"] if validated else math.inf
         # A copy: state_dict() alone would go on changing with the live weights.
         training.best_weights = copy.deepcopy(training.network.state_dict())
 
