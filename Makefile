@@ -62,13 +62,13 @@ test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, wi
 		kaggle==2.2.5 kagglesdk==0.1.38
 	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/kaggle $(ARGS)
 
-test-slow: $(VENV)/installed-dev ## the slow tests, some on the competition's data
+test-slow: $(VENV)/installed-bench ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume them, compare bytes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 $(ARGS)
 
-bench: $(VENV)/installed-dev ## measure speed, accuracy and memory; the tables go to runs/bench/
+bench: $(VENV)/installed-bench ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 test-browser: $(VENV)/installed-browser ## draw on the page in chromium, if there is one
@@ -99,10 +99,11 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	@touch $@
 
 # The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
-INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser)
+INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser -bench)
 $(VENV)/installed-dev: EXTRAS := [dev]
 $(VENV)/installed-tune: EXTRAS := [tune]
 $(VENV)/installed-demo: EXTRAS := [demo]
+$(VENV)/installed-bench: EXTRAS := [dev,bench]
 $(VENV)/installed-browser: EXTRAS := [dev,demo,browser]
 $(VENV)/installed $(INSTALLS): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."

@@ -6,6 +6,8 @@ ranges and a generator; the fixed one of the images alone.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -85,9 +87,9 @@ def affine_matrices(
         float32, N x 2 x 3: from a place in the result to the place in the source that it shows, in
         the coordinates of `torch.nn.functional.affine_grid`, -1 to 1 across the image.
     """
-    angle = torch.deg2rad(rotation)
+    angle = rotation * (math.pi / 180)
     cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    lean = torch.tan(torch.deg2rad(shear))
+    lean = torch.tan(shear * (math.pi / 180))
     # Source = lean back (turn back (shrink back (result - shift))).
     linear = torch.stack(
         [

@@ -24,7 +24,8 @@ def orthogonalised(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(iterations):
         gram = wide @ wide.T
-        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
+        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        wide = torch.addmm(wide, polynomial, wide, beta=3.4445)
     return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 

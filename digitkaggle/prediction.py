@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional
 from tqdm import tqdm
 
+from .augment import affine_matrices, apply_affine
 from .device import Compute, is_out_of_memory
 from .digits import CLASSES
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000
-# As it is, then a pixel along each diagonal, down or up and right or left.
-VIEWS = ((0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
+
+
+class View(NamedTuple):
+    """A way to look at an image: moved by pixels, turned by degrees, larger or smaller."""
+
+    right: float = 0.0
+    down: float = 0.0
+    rotation: float = 0.0
+    zoom: float = 1.0
+
+
+AS_IT_IS = View()
+# Moving along a diagonal first: on held-out digits one way and back gains what all four ways do,
+# and turns and zooms gain as much again.
+VIEWS = (
+    AS_IT_IS,
+    View(right=1, down=1),
+    View(right=-1, down=-1),
+    View(rotation=7),
+    View(rotation=-7),
+    View(zoom=1.06),
+    View(zoom=0.94),
+)
 
 
 def network_input(images: torch.Tensor) -> torch.Tensor:
@@ -29,6 +51,7 @@ def predict_logits(
     network: nn.Module,
     images: torch.Tensor,
     compute: Compute,
+    view: View = AS_IT_IS,
     tell_done: Callable[[int], object] = lambda images: None,
 ) -> torch.Tensor:
     """The network's logits in evaluation mode; its mode afterwards is what it was before.
@@ -36,6 +59,7 @@ def predict_logits(
     Args:
         network: on `compute.device`.
         images: uint8 or float, N x 1 x 28 x 28, on any device.
+        view: the way the network sees each of them.
         tell_done: is told how many images each batch had.
 
     Returns:
@@ -45,21 +69,24 @@ def predict_logits(
     network.eval()
     logits = []
     for batch in images.split(PREDICTION_BATCH):
-        logits.append(_batch_logits(network, batch, compute))
+        logits.append(_batch_logits(network, batch, compute, view))
         tell_done(len(batch))
     network.train(was_training)
     return torch.cat(logits)
 
 
-def _batch_logits(network: nn.Module, batch: torch.Tensor, compute: Compute) -> torch.Tensor:
+def _batch_logits(
+    network: nn.Module, batch: torch.Tensor, compute: Compute, view: View
+) -> torch.Tensor:
     """The logits of a batch; where memory runs out, of one half of it after the other."""
     try:
+        pixels = viewed(network_input(batch.to(compute.device)), view)
         with compute.autocast():
-            return network(network_input(batch.to(compute.device))).float()
+            return network(pixels).float()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error) or len(batch) == 1:
             raise
-    return torch.cat([_batch_logits(network, half, compute) for half in batch.chunk(2)])
+    return torch.cat([_batch_logits(network, half, compute, view) for half in batch.chunk(2)])
 
 
 def predict_probabilities(
@@ -70,9 +97,9 @@ def predict_probabilities(
     *,
     progress_bar: bool = False,
 ) -> torch.Tensor:
-    """The mean of the probabilities of all networks for so many shifted views of each image.
+    """The mean of the probabilities of all networks for so many views of each image.
 
-    Views make a network's answer depend less on where exactly the digit stands. A bar shows on
+    Views make a network's answer depend less on how exactly the digit stands. A bar shows on
     standard error if asked for, after two seconds and on a terminal only.
 
     Returns:
@@ -104,9 +131,8 @@ def member_probabilities(
         delay=2,
         disable=None if progress_bar else True,  # None: on a terminal only
     ) as bar:
-        for down, right in VIEWS[:views]:
-            moved = shifted(images, down, right)
-            total += predict_logits(network, moved, compute, bar.update).softmax(dim=1)
+        for view in VIEWS[:views]:
+            total += predict_logits(network, images, compute, view, bar.update).softmax(dim=1)
     return (total / views).cpu()
 
 
@@ -115,8 +141,23 @@ def mean_probabilities(members: Sequence[torch.Tensor]) -> torch.Tensor:
     return sum(members[1:], start=members[0]) / len(members)
 
 
-def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
-    """Images moved by a pixel or none along each axis, zeros coming in at the edge."""
-    height, width = images.shape[2:]
-    padded = functional.pad(images, (1, 1, 1, 1))
-    return padded[:, :, 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+def viewed(pixels: torch.Tensor, view: View) -> torch.Tensor:
+    """Images in another view, bilinear, zeros coming in at the edge.
+
+    Args:
+        pixels: float, N x 1 x 28 x 28.
+
+    Returns:
+        The same shape, dtype and device; `pixels` themselves for the view as it is.
+    """
+    if view == AS_IT_IS:
+        return pixels
+    matrix = affine_matrices(
+        rotation=torch.tensor([view.rotation]),
+        shift=torch.tensor([[view.right, view.down]]),
+        zoom=torch.tensor([view.zoom]),
+        shear=torch.zeros(1),
+        size=pixels.shape[-1],
+    )
+    matrices = matrix.to(pixels.device).expand(len(pixels), -1, -1)
+    return apply_affine(pixels, matrices, pixels.shape[-1])

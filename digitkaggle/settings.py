@@ -101,7 +101,7 @@ class Settings:
         within="[0, 1e9]",
     )
     views: int = setting(
-        5, "views of an image, shifted by a pixel, averaged at prediction", within="[1, 5]"
+        7, "views averaged at prediction: as it is, shifted, turned, zoomed", within="[1, 7]"
     )
     precision: str = setting(
         "auto",
@@ -173,8 +173,8 @@ def _bound(text: str) -> float:
 PRESETS = {
     "fast": Settings(
         preset="fast",
-        image_sizes=(20, 20, 28),
-        widths=(32, 32, 64),
+        image_sizes=(16, 20, 28),
+        widths=(16, 32, 64),
         depths=(1, 2),
         epochs=3,
         minimum_steps=400,
@@ -194,8 +194,9 @@ PRESETS = {
         image_sizes=(20, 20, 28),
         widths=(32, 64, 128),
         depths=(2, 2),
-        epochs=20,
-        minimum_steps=800,
+        epochs=10,
+        minimum_steps=400,
+        members=5,
     ),
     "classic": Settings(
         preset="classic",

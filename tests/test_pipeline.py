@@ -14,7 +14,7 @@ from digitkaggle.device import choose_compute
 from digitkaggle.errors import InputError, TrainingError
 from digitkaggle.models import load_model, read_model_settings
 from digitkaggle.pipeline import predict_run, run
-from digitkaggle.prediction import predict_probabilities, shifted
+from digitkaggle.prediction import VIEWS, View, network_input, predict_probabilities, viewed
 from digitkaggle.report import FIGURE_NAMES
 from digitkaggle.settings import make_settings
 from tests.conftest import contents
@@ -126,27 +126,32 @@ def test_every_image_is_predicted_in_order_whatever_the_batches(done, few_digits
     torch.testing.assert_close(probabilities, expected, atol=1e-2, rtol=0)
 
 
-def test_views_are_the_image_shifted_by_a_pixel_and_zeros_come_in_at_the_edge():
-    image = torch.arange(1, 28 * 28 + 1).reshape(1, 1, 28, 28)
-    assert torch.equal(shifted(image, 0, 0), image)
-    down = shifted(image, 1, 0)
-    assert torch.equal(down[..., 1:, :], image[..., :-1, :])
-    assert down[..., 0, :].sum() == 0
-    left = shifted(image, 0, -1)
-    assert torch.equal(left[..., :-1], image[..., 1:])
-    assert left[..., -1].sum() == 0
+def test_a_view_moves_the_image_by_whole_pixels_and_zeros_come_in_at_the_edge():
+    image = torch.rand(1, 1, 28, 28)
+    assert viewed(image, View()) is image
+    moved = viewed(image, View(right=-1, down=1))
+    torch.testing.assert_close(moved[..., 1:, :-1], image[..., :-1, 1:], atol=1e-5, rtol=0)
+    assert moved[..., 0, :].max() < 1e-5
+    assert moved[..., -1].max() < 1e-5
+
+
+def test_a_view_turns_counter_clockwise_and_zooms_about_the_middle():
+    image = torch.zeros(1, 1, 28, 28)
+    image[..., 13:15, 20:22] = 1  # a dot to the right of the middle
+    above = viewed(image, View(rotation=90))
+    torch.testing.assert_close(above, image.rot90(1, (2, 3)), atol=1e-4, rtol=0)
+    further = viewed(image, View(zoom=1.5))
+    columns = torch.arange(28) - 13.5
+    assert (further.sum(dim=2) * columns).sum() / further.sum() == pytest.approx(1.5 * 7)
 
 
 def test_views_are_averaged(done, few_digits):
     compute = choose_compute("cpu", "float32")
     networks = load_model(done / "model.pt", compute)
-    images = few_digits.test_images
-    by_view = [
-        predict_probabilities(networks, shifted(images, *view), compute)
-        for view in ((0, 0), (1, 1), (-1, -1), (1, -1), (-1, 1))
-    ]
-    mean = predict_probabilities(networks, images, compute, views=5)
-    torch.testing.assert_close(mean, sum(by_view) / 5)
+    images = network_input(few_digits.test_images)
+    by_view = [predict_probabilities(networks, viewed(images, view), compute) for view in VIEWS]
+    mean = predict_probabilities(networks, few_digits.test_images, compute, views=len(VIEWS))
+    torch.testing.assert_close(mean, sum(by_view) / len(VIEWS))
 
 
 def test_a_run_with_known_test_labels_reports_its_test_accuracy(tmp_path, sample, quick_settings):

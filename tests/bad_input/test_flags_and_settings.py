@@ -33,7 +33,7 @@ FLAGS = {
     "too much dropped": (["--dropout", "1"], "dropout 1.0 is outside"),
     "more than turned round": (["--rotation", "181"], "rotation 181.0 is outside"),
     "zoomed away": (["--zoom", "1"], "zoom 1.0 is outside"),
-    "too many views": (["--views", "6"], "views 6 is outside"),
+    "too many views": (["--views", "8"], "views 8 is outside"),
     "seed below 0": (["--seed", "-1"], "seed -1 is outside"),
     "seed too large": (["--seed", str(2**63)], "seed 9223372036854775808 is outside"),
     "split seed too large": (["--split-seed", str(2**32)], "split_seed 4294967296 is outside"),

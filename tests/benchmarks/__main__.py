@@ -30,20 +30,33 @@ from digitkaggle.split import split_rows
 from . import measures, recipes
 
 PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
+# As long as a whole run of `best` for each split: only when it is asked for.
+LONG_PARTS = ("ensemble",)
 # The one-second recipe at its best: more epochs than four gain it nothing.
 ONE_SECOND_EPOCHS = 4
+ABLATION_SEEDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the parts asked for, and write table and JSON; 2 for wrong use."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--data", type=Path, metavar="PATH", help="the data; else data/, or sample")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each preset")
+    parser.add_argument(
+        "--seeds", type=int, default=5, metavar="N", help="runs of each; of fast twice as many"
+    )
     parser.add_argument("--first-seed", type=int, default=100, metavar="N")
     parser.add_argument(
         "--tutorial-seeds", type=int, default=1, metavar="N", help="runs of the slow tutorial"
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="these parts alone")
+    parser.add_argument(
+        "--only", choices=PARTS + LONG_PARTS, action="append", help="these parts alone"
+    )
+    parser.add_argument(
+        "--splits", type=int, default=2, metavar="N", help="held-out sets of the part ensemble"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="of each run of the part ensemble"
+    )
     parser.add_argument("--quick", action="store_true", help="a trial: little of everything")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
     flags = parser.parse_args(arguments)
@@ -101,13 +114,15 @@ class Bench:
         tutorial_epochs = 1 if quick else recipes.TUTORIAL_EPOCHS
         rows: dict[str, list[dict[str, float]]] = {}
         classic_steps: list[float] = []
-        for number in range(self.flags.seeds):
+        for number in range(2 * self.flags.seeds):
             seed = self.flags.first_seed + number
-            for preset in ("fast", "balanced"):
+            for preset in ("fast", "balanced") if number < self.flags.seeds else ("fast",):
                 flags = ["--data", str(self.csvs), "--seed", str(seed), "--split-seed", str(seed)]
                 flags += ["--epochs", "1"] if quick else []
                 folder = self.folder / f"{preset}-{seed}"
                 rows.setdefault(preset, []).append(measures.run_preset(preset, folder, *flags))
+            if number >= self.flags.seeds:
+                continue
             rows.setdefault("one-second recipe", []).append(
                 self._recipe(recipes.train_one_second, seed, 1 if quick else ONE_SECOND_EPOCHS)
             )
@@ -135,7 +150,7 @@ class Bench:
     def ablation(self) -> dict[str, Any]:
         """What each trick of `fast` brings: the runs without it, seed by seed."""
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in WITHOUT}
-        for number in range(self.flags.seeds):
+        for number in range(min(self.flags.seeds, ABLATION_SEEDS)):
             seed = str(self.flags.first_seed + number)
             for place, (name, without) in enumerate(WITHOUT.items()):
                 flags = ["--data", str(self.csvs), "--seed", seed, "--split-seed", seed, *without]
@@ -181,12 +196,27 @@ class Bench:
         sizes = (1000, 2000) if self.flags.quick else measures.GROWTH
         return measures.growth(self.digits, self.folder, sizes)
 
+    def ensemble(self) -> list[dict[str, Any]]:
+        """`best` on nine tenths of the images, judged on a tenth that no member ever saw."""
+        rows = []
+        for seed in range(self.flags.first_seed, self.flags.first_seed + self.flags.splits):
+            flags = ["--seed", str(1000 * seed), "--split-seed", str(seed)]
+            flags += ["--epochs", "1", "--members", "2"] if self.flags.quick else []
+            if self.flags.processes > 1:
+                threads = max(1, torch.get_num_threads() // self.flags.processes)
+                flags += ["--processes", str(self.flags.processes), "--threads", str(threads)]
+            rows.append(measures.ensemble(self.digits, self.folder, seed, *flags))
+            print("\n".join(ensemble_table(rows)), flush=True)
+        return rows
+
 
 # `fast` with one trick taken away at a time: the flags that do so.
 WITHOUT = {
     "fast": [],
     "without small images first (2 epochs at 28, as long)": ["--image-sizes", "28", "--epochs=2"],
     "without Muon (Adam, 0.005)": ["--optimizer", "adam", "--learning-rate", "0.005"],
+    "without zoom, as the classic": ["--zoom", "0"],
+    "without weight decay": ["--weight-decay", "0"],
     "without augmentation": ["--augmentation", "none", "--image-sizes", "28"],
     "without label smoothing": ["--label-smoothing", "0"],
     "without views": ["--views", "1"],
@@ -310,6 +340,26 @@ def growth_table(figures: list[dict[str, float]]) -> list[str]:
     return lines
 
 
+def ensemble_table(figures: list[dict[str, Any]]) -> list[str]:
+    """Accuracy on wholly held-out images: of the ensemble, and of its members on average."""
+    lines = [
+        "| held out | members | one view | views | ensemble | wrong | out of fold | whole run |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in figures:
+        lines.append(
+            f"| {row['images']:,}, split {row['seed']} | {row['members']} "
+            f"| {100 * row['one_view']:.3f} % | {100 * row['all_views']:.3f} % "
+            f"| {100 * row['ensemble']:.3f} % | {row['wrong']} "
+            f"| {100 * row['out_of_fold']:.3f} % | {row['process'] / 60:.1f} min |"
+        )
+    images = sum(row["images"] for row in figures)
+    accuracy = 1 - sum(row["wrong"] for row in figures) / images
+    error = (accuracy * (1 - accuracy) / images) ** 0.5
+    lines += ["", f"Ensembles together: {100 * accuracy:.3f} % +- {100 * error:.3f}."]
+    return lines
+
+
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": accuracy_table,
     "ablation": ablation_table,
@@ -318,6 +368,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "loading": seconds_table,
     "memory": memory_table,
     "growth": growth_table,
+    "ensemble": ensemble_table,
 }
 
 if __name__ == "__main__":
