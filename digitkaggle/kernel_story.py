@@ -111,12 +111,20 @@ How it learned, where it fails, and whether it is as sure as it is right: a page
         ("results", "summary", "figures", "report_page", "report"),
     ),
     Chapter(
+        "Several networks, several GPUs",
+        """\
+Members are known by number: each has a seed and a fold of its own, and is the same wherever
+it is trained. So two GPUs, or two machines, share them out through torch's own launcher; one
+network is trained by all of them together. What is lost with a process is done again by those
+that are left.""",
+        ("screen", "ranks", "parallel", "members", "sharing"),
+    ),
+    Chapter(
         "All of it in order",
         """\
-Load, split, augment, train, predict, write. `pipeline` is the only
-part that knows the order; `members` trains the networks, one or several whose answers are
-averaged.""",
-        ("screen", "submission", "members", "pipeline"),
+Load, split, augment, train, predict, write. `pipeline` is the only part that knows the
+order.""",
+        ("submission", "pipeline"),
     ),
     Chapter(
         "The command line",
