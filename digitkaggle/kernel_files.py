@@ -18,8 +18,8 @@ NOTEBOOK = "main.ipynb"
 METADATA = "kernel-metadata.json"
 
 
-def kernel_files(folder: Path, kind: str) -> dict[str, str]:
-    """The texts of the kernel's files by name, made from today's sources.
+def kernel_files(folder: Path, kind: str) -> tuple[dict[str, str], str]:
+    """The texts of the kernel's files by name, and the digest of the sources that they carry.
 
     Args:
         folder: where they belong; what somebody changed in the metadata there stays.
@@ -29,21 +29,23 @@ def kernel_files(folder: Path, kind: str) -> dict[str, str]:
         InputError: the library cannot be flattened, or the metadata that are there are none.
     """
     try:
+        digest = source_digest()
         script = flatten(
             PACKAGE,
             KERNEL_ENTRY,
-            source_digest(),
+            digest,
             introduction=INTRODUCTION,
             chapters=CHAPTERS,
         )
     except (BundleError, SourcesError, SyntaxError) as error:
         raise InputError(str(error)) from error
     metadata = kept_metadata(folder / METADATA, kind)
-    return {
+    files = {
         SCRIPT: script,
         NOTEBOOK: notebook(script),
         METADATA: json.dumps(metadata, indent=2) + "\n",
     }
+    return files, digest
 
 
 def write_kernel(folder: Path, files: dict[str, str]) -> None:

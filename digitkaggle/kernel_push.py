@@ -13,7 +13,6 @@ from .kaggle_record import prove_record, record_push
 from .kernel_files import METADATA, NOTEBOOK, SCRIPT, kernel_files, write_kernel
 from .kernel_metadata import check_metadata
 from .kernel_runs import follow_run
-from .sources import source_digest
 
 KERNEL_FOLDER = Path("kernel")
 
@@ -26,7 +25,7 @@ def push(*, kind: str = "script", wait: bool = False) -> None:
         KaggleError: Kaggle refused the kernel or one of its sources; with `wait`, its run failed.
     """
     kaggle = Kaggle()
-    files = _made_files(kind)
+    files, digest = _made_files(kind)
     metadata = json.loads(files[METADATA])
     check_metadata(metadata, str(KERNEL_FOLDER / METADATA))
     text = files[SCRIPT] if kind == "script" else _as_the_server_wants(files[NOTEBOOK])
@@ -43,24 +42,24 @@ def push(*, kind: str = "script", wait: bool = False) -> None:
         kind=kind,
         url=answer.url,
         version=answer.version_number,
-        source_digest=source_digest(),
+        source_digest=digest,
     )
     print(f"{answer.url} version {answer.version_number}")
     if wait:
         follow_run(kaggle)
 
 
-def _made_files(kind: str) -> dict[str, str]:
+def _made_files(kind: str) -> tuple[dict[str, str], str]:
     if not (KERNEL_FOLDER / "bundle.py").is_file():
         raise InputError("there is no kernel/bundle.py here: push from the repository's folder")
     try:
-        files = kernel_files(KERNEL_FOLDER, kind)
+        files, digest = kernel_files(KERNEL_FOLDER, kind)
         write_kernel(KERNEL_FOLDER, files)
     except InputError as error:
         raise InputError(f"make kernel: {error}") from error
     # On standard error: what is printed besides is the kernel's address alone.
     print(f"made {', '.join(files)} in {KERNEL_FOLDER}/ (a {kind} for Kaggle)", file=sys.stderr)
-    return files
+    return files, digest
 
 
 def _as_the_server_wants(notebook: str) -> str:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", type=Path, metavar="FILE", help="is FILE, either kind, current?")
     flags = parser.parse_args(arguments)
     try:
-        files = kernel_files(KERNEL_FOLDER, flags.kind)
+        files, _ = kernel_files(KERNEL_FOLDER, flags.kind)
         if flags.check:
             return _check(flags.check, files)
         write_kernel(KERNEL_FOLDER, files)
