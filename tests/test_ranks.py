@@ -172,16 +172,16 @@ def test_two_processes_give_the_bytes_of_one(one_process, data_folder, tmp_path)
         assert sum("device  " in line for line in lines) == 1
 
 
-def test_what_is_wrong_is_said_once_and_ends_with_2_at_once(data_folder, tmp_path, one_process):
-    before = contents(one_process())
-    started_at = time.monotonic()
-    flags = run_flags(data_folder, tmp_path / "one", "--members", 3, "--processes", 2)
+def test_what_is_wrong_is_said_once_and_ends_with_2_at_once(data_folder, tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/model.pt").write_text("somebody's")
+    before = contents(tmp_path / "taken")
+    flags = run_flags(data_folder, tmp_path / "taken", "--members", 3, "--processes", 2)
     with started(*flags, cwd=tmp_path) as process:
         assert ended(process) == 2
-        assert process.errors().startswith(f"error: {tmp_path}/one holds another run (members 1")
+        assert process.errors().startswith(f"error: {tmp_path}/taken is no folder, or holds")
         assert process.errors().count("\n") == 1
-    assert contents(tmp_path / "one") == before
-    print(f"{time.monotonic() - started_at:.1f} s")
+    assert contents(tmp_path / "taken") == before
 
 
 @pytest.mark.slow
@@ -256,11 +256,11 @@ def test_the_launcher_killed_takes_its_processes_along_and_the_same_command_goes
 
 @pytest.mark.slow
 def test_processes_share_a_time_budget_that_counts_from_the_start(data_folder, tmp_path):
-    more = ["--members", 500, "--processes", 2, "--time-budget", "40s"]
+    more = ["--members", 500, "--processes", 2, "--time-budget", "60s"]
     began = time.monotonic()
     with started(*run_flags(data_folder, tmp_path / "run", *more), cwd=tmp_path) as process:
         assert ended(process) == 0, process.errors()
-        assert time.monotonic() - began < 45
+        assert time.monotonic() - began < 65
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert 2 <= len(metrics["members"]) < 500
     assert "of 500 members are trained" in metrics["time_budget"]["cut"]
