@@ -46,6 +46,8 @@ def started(*arguments: object, cwd: Path, env: dict[str, str] | None = None) ->
             env=environment,
             stdout=standard,
             stderr=error,
+            # A shell's background, from which tests may run, ignores Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         process.output, process.errors = out.read_text, errors.read_text
         process.ranks = lambda: children(process.pid)
