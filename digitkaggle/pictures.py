@@ -38,6 +38,8 @@ MOST_HOLES = 3
 LEAST_HOLE = 0.004
 # Digits are taller than wide, or nearly; the widest of the 5,000 sample digits is 1.0 as wide.
 WIDEST = 1.8
+# Nor is a digit a block: of the 42,000, those more than 0.4 as wide as tall fill 0.86 of their box.
+BLOCK_WIDTH, BLOCK_INK = 0.4, 0.92
 # Strokes thinner than this share of the digit's height would fade when it is scaled down.
 LEAST_STROKE = 0.085
 STRUCTURE = np.ones((3, 3), dtype=bool)
@@ -134,7 +136,8 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     ink = ink[rows, columns]
     height, width = ink.shape
     mask = kept[rows, columns]
-    if width > WIDEST * height or _holes(mask) > MOST_HOLES:
+    block = width > BLOCK_WIDTH * height and mask.mean() > BLOCK_INK
+    if width > WIDEST * height or block or _holes(mask) > MOST_HOLES:
         return FoundDigit(None, NO_DIGIT)
     return FoundDigit(mnist_form(_thick_enough(ink, mask)))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 import threading
 import time
 import zipfile
@@ -19,6 +20,14 @@ from urllib.parse import urlsplit
 
 STORAGE = "http://storage.localhost"
 KEY = "0123456789abcdef"
+
+
+class QuietServer(ThreadingHTTPServer):
+    """A client that hangs up is no news, and what is printed counts as the command's output."""
+
+    def handle_error(self, *about: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(*about)
 
 
 class KaggleServer:
@@ -47,7 +56,7 @@ class KaggleServer:
         self.output = {"submission.csv": submission.encode(), "metrics.json": None}
         self.output_names: dict[str, str] = {}
         handler = type("Handler", (Handler,), {"kaggle": self})
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.http = QuietServer(("127.0.0.1", 0), handler)
         self.http.daemon_threads = True
         threading.Thread(
             target=self.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True

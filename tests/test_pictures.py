@@ -153,8 +153,9 @@ def test_what_is_no_digit_is_said_so_rather_than_guessed(model, name):
     assert said(model, [no_digits()[name]]) == [None]
 
 
-def test_a_long_dash_has_no_digits_shape():
-    assert find_digit(colours_of(no_digits()["dash"])).problem == NO_DIGIT
+@pytest.mark.parametrize("name", ["dash", "square"])
+def test_a_long_dash_and_a_block_have_no_digits_shape(name):
+    assert find_digit(colours_of(no_digits()[name])).problem == NO_DIGIT
 
 
 def test_exif_rotation_is_undone(tmp_path, sample):

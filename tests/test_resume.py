@@ -147,7 +147,15 @@ def test_a_checkpoint_that_no_known_run_wrote_is_not_thrown_away(
 # --- signals
 
 
-def test_the_first_signal_is_noted_and_the_second_acts_at_once():
+@pytest.fixture
+def ctrl_c_heard():
+    """As in a terminal: a shell starts what runs in the background with SIGINT ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+def test_the_first_signal_is_noted_and_the_second_acts_at_once(ctrl_c_heard):
     with signals_noted() as noted:
         assert noted() == 0
         signal.raise_signal(signal.SIGINT)
