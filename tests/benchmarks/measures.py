@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,17 +32,27 @@ MATRIX_SIZES = (512, 1024, 2048, 4096)
 GROWTH = (10_500, 21_000, 42_000, 168_000)
 
 
+# Linux counts what the process was before its exec: a child of ours, which may be large, would be
+# as large. So a small process stands between.
+BETWEEN = """
+import resource, subprocess, sys, time
+started = time.perf_counter()
+code = subprocess.call(sys.argv[2:])
+seconds = time.perf_counter() - started
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+open(sys.argv[1], "w").write(f"{seconds} {peak}")
+sys.exit(code)
+"""
+
+
 def run_process(arguments: list[str]) -> tuple[float, float]:
     """Seconds and peak memory in GB of one whole Python process; its failure is ours."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}")
+    with tempfile.NamedTemporaryFile() as measured:
+        command = [sys.executable, *arguments]
+        subprocess.run([sys.executable, "-c", BETWEEN, measured.name, *command], check=True)
+        seconds, peak = map(float, Path(measured.name).read_text().split())
     # Linux counts in KiB, macOS in bytes.
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
