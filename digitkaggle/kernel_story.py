@@ -93,7 +93,7 @@ One loop, a screen long. What makes it fast:
   for smoothed networks grow less sure of themselves as they grow better.
 
 The weights kept are those of the epoch with the lowest validation loss.""",
-        ("optimizers", "training"),
+        ("optimizers", "training_state", "training"),
     ),
     Chapter(
         "What is kept",

@@ -34,13 +34,13 @@ from .settings import Settings
 from .split import member_rows
 from .training import (
     LabelledImages,
-    Training,
     number_of_epochs,
     start_training,
     train,
     train_batch_within_memory,
     validate,
 )
+from .training_state import Training
 
 # Within an epoch, so much work may be lost to a kill.
 SECONDS_BETWEEN_SAVES = 60.0
