@@ -50,7 +50,7 @@ It runs on the device, on whole batches: 4.3 us an image on two CPU cores, 14 ti
 than `scipy` image by image, and 2.4 % of a training step. The trick is the grid of places to
 look at: all pixels of a column share one product and all of a row another, which takes 1.1 us
 where torch's own `affine_grid` takes 8.4.""",
-        ("augment",),
+        ("augment", "training_set"),
     ),
     Chapter(
         "The network",
@@ -117,7 +117,7 @@ Members are known by number: each has a seed and a fold of its own, and is the s
 it is trained. So two GPUs, or two machines, share them out through torch's own launcher; one
 network is trained by all of them together. What is lost with a process is done again by those
 that are left.""",
-        ("screen", "ranks", "parallel", "members", "sharing"),
+        ("screen", "resumable", "refit", "members", "ranks", "parallel", "sharing"),
     ),
     Chapter(
         "All of it in order",

@@ -18,7 +18,8 @@ from .log import logger
 from .ranks import Ranks
 from .run_folder import saved_bytes
 from .settings import Settings
-from .training import LabelledImages, train_batch, validate
+from .training import train_batch, validate
+from .training_set import LabelledImages
 from .training_state import Training
 
 TROUBLE = 1.0  # told among the numbers of signals, of which none is 1 that would be noted

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -24,27 +23,13 @@ from .networks import build_network
 from .optimizers import make_optimizer
 from .prediction import network_input, predict_logits
 from .settings import Settings
+from .training_set import LabelledImages
 from .training_state import Training
 
 # How many steps may pass before a loss that is no number is noticed: looking waits for the device.
 STEPS_BETWEEN_LOOKS = 25
 # A handful of images gets no more epochs than this for its steps: it knows them by heart then.
 MOST_EPOCHS_FOR_STEPS = 100
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> LabelledImages:
-        """The same images and labels on another device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
 
 
 def start_training(settings: Settings, compute: Compute) -> Training:

@@ -21,11 +21,11 @@ from .device import Compute, choose_compute
 from .errors import InputError, TrainingError
 from .files import write_bytes, write_json
 from .log import logger
-from .members import training_images
 from .run_folder import differences, run_identity
 from .settings import Settings, make_settings
 from .split import fold_rows
-from .training import LabelledImages, start_training, train
+from .training import start_training, train
+from .training_set import LabelledImages, training_images
 
 if TYPE_CHECKING:
     import optuna
