@@ -13,6 +13,9 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
+from .digits import IMAGE_SIZE
+from .settings import Settings
+
 # The seven versions of every image in the classic expanded set: the original, four shifts in
 # pixels (down, right), two rotations in degrees.
 CLASSIC_SHIFTS = ((0, -1), (0, 1), (-1, 0), (1, 0))
@@ -65,6 +68,33 @@ def classic_expanded_set(images: torch.Tensor, *, progress_bar: bool = False) ->
             cval=0.0,
         )
     return torch.from_numpy(expanded.reshape(-1, 1, *pixels.shape[1:]))
+
+
+def augmented(
+    images: torch.Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
+) -> torch.Tensor:
+    """A batch as training sees it: each image changed anew at random, as far as the settings say.
+
+    Args:
+        images: float, N x 1 x 28 x 28, about 0 to 1.
+        settings: `augmentation` and its ranges; without `affine` images come back as they are.
+        generator: on the CPU, so that every device sees the same draws.
+        size: pixels along a side of the results, which show all of the image, smaller or not.
+
+    Returns:
+        N x 1 x size x size.
+    """
+    if settings.augmentation == "affine":
+        images = random_affine(
+            images,
+            generator,
+            rotation=settings.rotation,
+            shift=settings.shift,
+            zoom=settings.zoom,
+            shear=settings.shear,
+            size=size,
+        )
+    return images
 
 
 def affine_matrices(

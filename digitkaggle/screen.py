@@ -11,10 +11,12 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from .augment import CLASSIC_COPIES
+from .digits import IMAGE_SIZE
 from .locations import RUNS_FOLDER, on_kaggle
 from .log import logger
 from .run_folder import METRICS, MODEL, REPORT, SUBMISSION
@@ -114,11 +116,15 @@ def augmentation_in_words(settings: Settings, images: int) -> str:
     if settings.augmentation == "expanded":
         return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
     if settings.augmentation == "affine":
-        return (
+        words = (
             f"every image anew each epoch: turned by up to {settings.rotation:g} degrees, "
             f"shifted {settings.shift:g} pixels, zoomed {settings.zoom:.0%}, "
             f"sheared {settings.shear:g} degrees"
         )
+        if set(settings.image_sizes) != {IMAGE_SIZE}:
+            sizes = ", then ".join(str(size) for size, _ in groupby(settings.image_sizes))
+            words += f"; at {sizes} pixels a side"
+        return words
     return "none"
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from .augment import random_affine
+from .augment import augmented
 from .device import Compute, is_out_of_memory
 from .digits import IMAGE_SIZE
 from .errors import InputError, TrainingError
@@ -289,16 +289,7 @@ def train_batch(
     losses, hits = [], []
     for piece in index.split(training.piece_size or len(index)):
         images, labels = network_input(data.images[piece]), data.labels[piece]
-        if settings.augmentation == "affine":
-            images = random_affine(
-                images,
-                training.order,
-                rotation=settings.rotation,
-                shift=settings.shift,
-                zoom=settings.zoom,
-                shear=settings.shear,
-                size=size,
-            )
+        images = augmented(images, settings, training.order, size)
         with compute.autocast():
             logits = training.network(images)
         logits = logits.float()
