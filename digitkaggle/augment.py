@@ -11,9 +11,9 @@ import math
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from .digits import IMAGE_SIZE
+from .progress import make_bar
 from .settings import Settings
 
 # The seven versions of every image in the classic expanded set: the original, four shifts in
@@ -43,16 +43,7 @@ def classic_expanded_set(images: torch.Tensor, *, progress_bar: bool = False) ->
     pixels = images.squeeze(1).numpy().astype(np.float32) / np.float32(255)
     expanded = np.empty((CLASSIC_COPIES, *pixels.shape), dtype=np.float32)
     expanded[0] = pixels
-    copies = iter(
-        tqdm(
-            expanded[1:],
-            desc="augmenting",
-            unit="copy",
-            leave=False,
-            delay=2,
-            disable=None if progress_bar else True,  # None: on a terminal only
-        )
-    )
+    copies = iter(make_bar(expanded[1:], shown=progress_bar, desc="augmenting", unit="copy"))
     for down, right in CLASSIC_SHIFTS:
         ndimage.shift(pixels, (0, down, right), output=next(copies), order=3, cval=0.0)
     for degrees in CLASSIC_ROTATIONS:

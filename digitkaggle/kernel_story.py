@@ -38,7 +38,7 @@ whole, and a batch is a slice of a shuffled index. No loader, no workers.
 A tenth of the images of each class is held out and never trained on. The accuracy on them is
 the only one claimed; its standard error at 99.6 % is 0.1 points on 4,200 images, so a single
 split decides nothing.""",
-        ("locations", "data", "split"),
+        ("locations", "progress", "data", "split"),
     ),
     Chapter(
         "Augmentation",

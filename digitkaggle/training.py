@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from .augment import augmented
 from .device import Compute, is_out_of_memory
@@ -22,6 +21,7 @@ from .log import logger
 from .networks import build_network
 from .optimizers import make_optimizer
 from .prediction import network_input, predict_logits
+from .progress import make_bar
 from .settings import Settings
 from .training_set import LabelledImages
 from .training_state import Training
@@ -169,14 +169,14 @@ def train(
         if not training.losses:
             training.images_order = torch.randperm(len(data), generator=training.order)
         batches = training.images_order.to(compute.device).split(settings.batch_size)
-        for index in tqdm(
+        for index in make_bar(
             batches[len(training.losses) :],
+            shown=progress_bar,
             desc=f"epoch {epoch}/{epochs}",
             unit="batch",
             initial=len(training.losses),
             total=steps,
-            leave=False,
-            disable=None if progress_bar else True,  # None: on a terminal only
+            delay=0,
         ):
             done = training.epoch * steps + len(training.losses)
             progress = progress_of(done, epochs * steps, begun=begun, time_spent=spent)
