@@ -124,7 +124,7 @@ that are left.""",
         """\
 Load, split, augment, train, predict, write. `pipeline` is the only part that knows the
 order.""",
-        ("submission", "pipeline"),
+        ("submission", "run_results", "pipeline"),
     ),
     Chapter(
         "The command line",
