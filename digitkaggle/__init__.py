@@ -11,7 +11,8 @@ from .report import make_report
 from .results import read_results
 from .settings import PRESETS, VERSION, Settings, make_settings
 from .split import split_rows
-from .training import LabelledImages, start_training, train
+from .training import start_training, train
+from .training_set import LabelledImages
 
 __version__ = VERSION
 

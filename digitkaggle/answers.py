@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from tqdm import tqdm
 
 from .device import Compute
 from .digits import CLASSES, IMAGE_SIZE
 from .files import write_bytes
 from .pictures import FoundDigit, find_digit, open_picture
 from .prediction import predict_probabilities
+from .progress import make_bar
 
 # Below this even the likeliest class is a guess. Label smoothing keeps good answers near 0.9.
 LEAST_PROBABILITY = 0.5
@@ -52,14 +52,7 @@ def answer_pictures(
     Raises:
         InputError: a file is missing, no picture, damaged, or too large.
     """
-    bar = tqdm(
-        paths,
-        desc="reading",
-        unit="picture",
-        leave=False,
-        delay=2,
-        disable=None if progress_bar else True,  # None: on a terminal only
-    )
+    bar = make_bar(paths, shown=progress_bar, desc="reading", unit="picture")
     found = [find_digit(open_picture(path)) for path in bar]
     return answer_digits(found, networks, compute, views)
 

@@ -11,7 +11,10 @@ import math
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
+
+from .digits import IMAGE_SIZE
+from .progress import make_bar
+from .settings import Settings
 
 # The seven versions of every image in the classic expanded set: the original, four shifts in
 # pixels (down, right), two rotations in degrees.
@@ -40,16 +43,7 @@ def classic_expanded_set(images: torch.Tensor, *, progress_bar: bool = False) ->
     pixels = images.squeeze(1).numpy().astype(np.float32) / np.float32(255)
     expanded = np.empty((CLASSIC_COPIES, *pixels.shape), dtype=np.float32)
     expanded[0] = pixels
-    copies = iter(
-        tqdm(
-            expanded[1:],
-            desc="augmenting",
-            unit="copy",
-            leave=False,
-            delay=2,
-            disable=None if progress_bar else True,  # None: on a terminal only
-        )
-    )
+    copies = iter(make_bar(expanded[1:], shown=progress_bar, desc="augmenting", unit="copy"))
     for down, right in CLASSIC_SHIFTS:
         ndimage.shift(pixels, (0, down, right), output=next(copies), order=3, cval=0.0)
     for degrees in CLASSIC_ROTATIONS:
@@ -65,6 +59,33 @@ def classic_expanded_set(images: torch.Tensor, *, progress_bar: bool = False) ->
             cval=0.0,
         )
     return torch.from_numpy(expanded.reshape(-1, 1, *pixels.shape[1:]))
+
+
+def augmented(
+    images: torch.Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
+) -> torch.Tensor:
+    """A batch as training sees it: each image changed anew at random, as far as the settings say.
+
+    Args:
+        images: float, N x 1 x 28 x 28, about 0 to 1.
+        settings: `augmentation` and its ranges; without `affine` images come back as they are.
+        generator: on the CPU, so that every device sees the same draws.
+        size: pixels along a side of the results, which show all of the image, smaller or not.
+
+    Returns:
+        N x 1 x size x size.
+    """
+    if settings.augmentation == "affine":
+        images = random_affine(
+            images,
+            generator,
+            rotation=settings.rotation,
+            shift=settings.shift,
+            zoom=settings.zoom,
+            shear=settings.shear,
+            size=size,
+        )
+    return images
 
 
 def affine_matrices(

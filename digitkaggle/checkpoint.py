@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from .errors import InputError
-from .files import remove_if_possible, write_bytes
+from .files import remove_if_possible, saved_bytes, write_bytes
 from .log import logger
-from .run_folder import CHECKPOINT, saved_bytes
+from .run_folder import CHECKPOINT
 
 EARLIER = ".earlier"
 

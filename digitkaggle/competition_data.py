@@ -9,13 +9,12 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from tqdm import tqdm
-
 from .data import read_digits
 from .errors import InputError, KaggleError
 from .kaggle_client import COMPETITION_PAGE, COPY_BLOCK, Kaggle
 from .locations import COMPETITION, DESK_DATA, TEST_FILE, TRAIN_FILE
 from .log import logger
+from .progress import make_bar
 
 SAMPLE_SUBMISSION_FILE = "sample_submission.csv"
 DATA_FILES = (TRAIN_FILE, TEST_FILE, SAMPLE_SUBMISSION_FILE)
@@ -111,14 +110,14 @@ def _fetch_zip(kaggle: Kaggle, progress_bar: bool) -> None:
             total = start + int(response.headers.get("Content-Length", 0)) or None
             with (
                 open(PARTIAL_ZIP, "ab" if start else "wb") as file,
-                tqdm(
+                make_bar(
+                    shown=progress_bar,
                     desc="download",
                     total=total,
                     initial=start,
                     unit="B",
                     unit_scale=True,
-                    leave=False,
-                    disable=None if progress_bar else True,
+                    delay=0,
                 ) as bar,
             ):
                 for block in response.iter_content(COPY_BLOCK):

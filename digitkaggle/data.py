@@ -22,11 +22,11 @@ from typing import BinaryIO, TextIO
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from .digits import CLASSES, IMAGE_SIZE
 from .errors import InputError
 from .locations import TEST_FILE, TRAIN_FILE
+from .progress import make_bar
 
 PIXEL_COLUMNS = tuple(f"pixel{number}" for number in range(IMAGE_SIZE * IMAGE_SIZE))
 LABEL_COLUMN = "label"
@@ -125,15 +125,9 @@ def read_table(
     expected = ((LABEL_COLUMN,) if labelled else ()) + PIXEL_COLUMNS
     with open_table(location, file_name) as file:
         header = _read_header(file, name, expected)
-        bar = tqdm(
-            desc=f"reading {file_name}",
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            delay=2,
-            disable=None if progress_bar else True,  # None: on a terminal only
-        )
-        with bar:
+        with make_bar(
+            shown=progress_bar, desc=f"reading {file_name}", unit="B", unit_scale=True
+        ) as bar:
             table = _read_rows_fast(file, len(header), bar.update)
     if table is None:
         # Something is odd: the slow reader says where, or finds that it was harmless.

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from .errors import InputError
 
@@ -70,6 +74,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Put `value` at `path` as indented JSON in one step; raises as `write_bytes` does."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def saved_bytes(value: Any) -> bytes:
+    """What torch.save writes, through memory: a file's name would get into the bytes."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Put an array at `path` as .npy in one step; raises as `write_bytes` does."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Put named arrays at `path` as .npz in one step; raises as `write_bytes` does."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: Path) -> Any:

@@ -11,8 +11,6 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
 from .digits import KAGGLE_TEST_IMAGES
 from .errors import InputError, KaggleError
 from .files import read_json, write_text
@@ -20,6 +18,7 @@ from .kaggle_client import COPY_BLOCK, Kaggle, first_pause, one_line
 from .kaggle_record import age, read_record
 from .locations import RUNS_FOLDER
 from .log import logger
+from .progress import make_bar
 from .run_folder import METRICS, SUBMISSION
 from .submission import check_submission, read_submission
 
@@ -134,9 +133,7 @@ def output(*, progress_bar: bool = True) -> Path:
         with tempfile.TemporaryDirectory(dir=RUNS_FOLDER, prefix=".kaggle-") as aside:
             fetched = Path(aside) / "output"
             fetched.mkdir()
-            for file in tqdm(
-                files, desc="output", leave=False, disable=None if progress_bar else True
-            ):
+            for file in make_bar(files, shown=progress_bar, desc="output", delay=0):
                 _fetch_output_file(kaggle, file.file_name, file.url, fetched)
             write_text(fetched / "kaggle.log", "\n".join(log_lines(log)) + "\n")
             _check_output(fetched, digest)

@@ -38,7 +38,7 @@ whole, and a batch is a slice of a shuffled index. No loader, no workers.
 A tenth of the images of each class is held out and never trained on. The accuracy on them is
 the only one claimed; its standard error at 99.6 % is 0.1 points on 4,200 images, so a single
 split decides nothing.""",
-        ("locations", "data", "split"),
+        ("locations", "progress", "data", "split"),
     ),
     Chapter(
         "Augmentation",
@@ -50,7 +50,7 @@ It runs on the device, on whole batches: 4.3 us an image on two CPU cores, 14 ti
 than `scipy` image by image, and 2.4 % of a training step. The trick is the grid of places to
 look at: all pixels of a column share one product and all of a row another, which takes 1.1 us
 where torch's own `affine_grid` takes 8.4.""",
-        ("augment",),
+        ("augment", "training_set"),
     ),
     Chapter(
         "The network",
@@ -93,7 +93,7 @@ One loop, a screen long. What makes it fast:
   for smoothed networks grow less sure of themselves as they grow better.
 
 The weights kept are those of the epoch with the lowest validation loss.""",
-        ("optimizers", "training"),
+        ("optimizers", "training_state", "training"),
     ),
     Chapter(
         "What is kept",
@@ -117,14 +117,14 @@ Members are known by number: each has a seed and a fold of its own, and is the s
 it is trained. So two GPUs, or two machines, share them out through torch's own launcher; one
 network is trained by all of them together. What is lost with a process is done again by those
 that are left.""",
-        ("screen", "ranks", "parallel", "members", "sharing"),
+        ("screen", "resumable", "refit", "members", "ranks", "parallel", "sharing"),
     ),
     Chapter(
         "All of it in order",
         """\
 Load, split, augment, train, predict, write. `pipeline` is the only part that knows the
 order.""",
-        ("submission", "pipeline"),
+        ("submission", "run_results", "pipeline"),
     ),
     Chapter(
         "The command line",

@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 
-from .augment import CLASSIC_COPIES, classic_expanded_set
-from .budget import TimeBudget, share_spent
+from .budget import TimeBudget
 from .checkpoint import (
     drop_state,
     keep_state,
@@ -24,31 +23,23 @@ from .checkpoint import (
 )
 from .data import Digits
 from .device import Compute
-from .errors import TrainingError
-from .interrupts import Interrupted, signals_noted
+from .interrupts import Interrupted
 from .log import logger
 from .models import cpu_weights
 from .prediction import PREDICTION_BATCH, member_probabilities, predict_logits
-from .screen import epoch_header, epoch_row, tell
+from .refit import NO_REFIT, refitted_training
+from .resumable import resumed_training, train_and_keep
+from .screen import augmentation_in_words, cut_in_words, tell, tell_how_it_ended, tell_member
 from .settings import Settings
 from .split import member_rows
-from .training import (
-    LabelledImages,
-    Training,
-    number_of_epochs,
-    start_training,
-    train,
-    train_batch_within_memory,
-    validate,
-)
+from .training import number_of_epochs, train_batch_within_memory, validate
+from .training_set import LabelledImages, training_images
+from .training_state import Training
 
-# Within an epoch, so much work may be lost to a kill.
-SECONDS_BETWEEN_SAVES = 60.0
 # What predicting took when it was tried may take so much longer when it counts.
 PREDICTION_MARGIN = 1.3
 # For the files and figures of a run.
 WRITING_SECONDS = 5.0
-NO_REFIT = "no time was left to train on all images, so the validated network is kept"
 
 
 @dataclass(frozen=True)
@@ -202,7 +193,7 @@ def train_member(
     settings = dataclasses.replace(settings, seed=(settings.seed + number - 1) % 2**63)
     train_rows, held_rows = member_rows(digits.train_labels, settings, number)
     held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
-    _tell_member(number, settings, len(train_rows), len(held_rows))
+    tell_member(number, settings, len(train_rows), len(held_rows))
 
     started = time.monotonic()
     data = training_images(digits, train_rows, settings, progress_bar=progress_bar)
@@ -210,7 +201,8 @@ def train_member(
     tell("augment", augmentation_in_words(settings, len(data)))
 
     augmented = time.monotonic()
-    training = work.resumed(resumed_training(training_file(folder, number), settings, compute))
+    kept, epochs = training_file(folder, number), number_of_epochs(settings, len(data))
+    training = work.resumed(resumed_training(kept, settings, compute))
     predicting = (
         PREDICTION_MARGIN
         * seconds_to_predict(training, settings, compute, digits.test_images, held_out.images)
@@ -221,31 +213,31 @@ def train_member(
     def time_left() -> float | None:
         return budget.left() - WRITING_SECONDS - predicting if budget else None
 
-    kept = training_file(folder, number)
     left = time_left()
-    _train(training, data, held_out, settings, compute, kept, left, work, progress_bar=progress_bar)
-    _tell_how_it_ended(training, number_of_epochs(settings, len(data)))
-    cut = _cut_in_words(training, number_of_epochs(settings, len(data)))
+    train_and_keep(
+        training, data, held_out, settings, compute, kept, left, work, progress_bar=progress_bar
+    )
+    tell_how_it_ended(training, epochs)
+    cut = cut_in_words(training, epochs)
     network, history = training.best_network(), training.history
     refitted = None
     if settings.refit:
-        again = refit_settings(settings, training)
-        kept = refit_file(folder, number)
-        refitted = _refit(
+        refitted = refitted_training(
+            training,
+            len(train_rows),
             digits,
-            again,
+            settings,
             compute,
-            kept,
+            refit_file(folder, number),
             time_left,
             work,
-            _seconds_to_refit(training, len(digits.train_labels) / len(train_rows)),
             progress_bar=progress_bar,
         )
         if refitted is None:
             cut = "; ".join(filter(None, [cut, NO_REFIT]))
-    if refitted is not None:
-        rows = [row | {"epoch": training.epoch + row["epoch"]} for row in refitted.history]
-        history = [*history, *rows]
+        else:
+            rows = [row | {"epoch": training.epoch + row["epoch"]} for row in refitted.history]
+            history = [*history, *rows]
 
     if not work.keeps:
         return None
@@ -276,80 +268,6 @@ def train_member(
     )
 
 
-def refit_settings(settings: Settings, training: Training) -> Settings:
-    """The settings of the training on all images: as many epochs as validation found best."""
-    return dataclasses.replace(settings, epochs=training.best_epoch, minimum_steps=0, patience=0)
-
-
-def _refit(
-    digits: Digits,
-    settings: Settings,
-    compute: Compute,
-    kept: Path,
-    time_left: Callable[[], float | None],
-    work: Any,
-    seconds_needed: float,
-    *,
-    progress_bar: bool,
-) -> Training | None:
-    """Train a second network, of the same seed, on all images; None where time is too short."""
-    rows = torch.arange(len(digits.train_labels))
-    data = training_images(digits, rows, settings, progress_bar=progress_bar).to(compute.device)
-    training = work.resumed(resumed_training(kept, settings, compute))
-    left = time_left()
-    fits = left is None or left > seconds_needed * (1 - training.epoch / settings.epochs)
-    if work.agreed(fits):
-        tell("refit", f"all {len(rows):,} images, {settings.epochs} epochs, none held out")
-        _train(training, data, None, settings, compute, kept, left, work, progress_bar=progress_bar)
-        if not training.out_of_time:
-            logger.info("Keeping the last weights of the training on all images.")
-            return training
-    logger.warning("Out of time: %s.", NO_REFIT)
-    return None
-
-
-def _seconds_to_refit(validated: Training, more_images: float) -> float:
-    """About how long the training on all images will take, by what the validated one took.
-
-    Args:
-        validated: done.
-        more_images: how many times as many there are to train on.
-    """
-    seconds = sum(row["seconds"] for row in validated.history)
-    return seconds * validated.best_epoch / validated.epoch * more_images
-
-
-def training_images(
-    digits: Digits, train_rows: torch.Tensor, settings: Settings, *, progress_bar: bool = False
-) -> LabelledImages:
-    """The images to train on: the rows as they are, or the classic set made of them."""
-    images, labels = digits.train_images[train_rows], digits.train_labels[train_rows]
-    if settings.augmentation == "expanded":
-        expanded = classic_expanded_set(images, progress_bar=progress_bar)
-        return LabelledImages(expanded, labels.repeat(CLASSIC_COPIES))
-    return LabelledImages(images, labels)
-
-
-def resumed_training(kept: Path, settings: Settings, compute: Compute) -> Training:
-    """The training of a member where the state at `kept` left it, or a fresh one."""
-
-    def take_up(state: dict[str, Any]) -> Training:
-        training = start_training(settings, compute)
-        training.restore(state)
-        return training
-
-    training = take_up_state(kept, take_up)
-    if training is None:
-        return start_training(settings, compute)
-    logger.info(
-        "Going on after epoch %d%s, from the checkpoint in %s.",
-        training.epoch,
-        f" and {len(training.losses)} steps" if training.losses else "",
-        kept.parent.parent,
-    )
-    return training
-
-
 def seconds_to_predict(
     training: Training, settings: Settings, compute: Compute, *stacks: torch.Tensor
 ) -> float:
@@ -361,95 +279,3 @@ def seconds_to_predict(
         seconds = time.monotonic() - started
     images = (settings.views * sum(map(len, stacks)) + len(stacks[-1])) / len(batch)
     return seconds * images
-
-
-def _train(
-    training: Training,
-    data: LabelledImages,
-    held_out: LabelledImages | None,
-    settings: Settings,
-    compute: Compute,
-    kept: Path,
-    available: float | None,
-    work: Any,
-    *,
-    progress_bar: bool,
-) -> None:
-    """Train to the end: a row on screen for each epoch, and a state kept whenever at rest."""
-    epochs = number_of_epochs(settings, len(data))
-    if epochs > settings.epochs:
-        logger.info("Small data: %d epochs instead of %d.", epochs, settings.epochs)
-    logger.info("\n%s", epoch_header())
-    saved = time.monotonic()
-    with signals_noted() as signal_number:
-        work.begin(signal_number, (lambda: 0.0) if available is None else share_spent(available))
-        rows = train(
-            training,
-            data,
-            held_out,
-            settings,
-            compute,
-            progress_bar=progress_bar,
-            pause=lambda: (
-                work.wants_to_end()
-                or (work.keeps and time.monotonic() - saved > SECONDS_BETWEEN_SAVES)
-            ),
-            time_spent=work.time_spent,
-            step=work.step,
-            validation=work.validation,
-        )
-        try:
-            for row in rows:
-                if work.keeps:
-                    keep_state(kept, training.state())
-                saved = time.monotonic()
-                if row:
-                    best = held_out is not None and training.best_epoch == row["epoch"]
-                    logger.info("%s", epoch_row(row, epochs, best=best))
-                work.end_if_wanted()
-        except TrainingError as error:
-            if not kept.exists():
-                raise
-            raise TrainingError(
-                f"{error}; the last good checkpoint is kept in {kept.parent}"
-            ) from error
-
-
-def augmentation_in_words(settings: Settings, images: int) -> str:
-    """What augmentation does, for the log."""
-    if settings.augmentation == "expanded":
-        return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
-    if settings.augmentation == "affine":
-        return (
-            f"every image anew each epoch: turned by up to {settings.rotation:g} degrees, "
-            f"shifted {settings.shift:g} pixels, zoomed {settings.zoom:.0%}, "
-            f"sheared {settings.shear:g} degrees"
-        )
-    return "none"
-
-
-def _cut_in_words(training: Training, epochs: int) -> str:
-    if not training.out_of_time:
-        return ""
-    return f"training stopped within or after epoch {training.epoch} of {epochs}"
-
-
-def _tell_member(number: int, settings: Settings, trained_on: int, held_out: int) -> None:
-    if settings.members > 1:
-        logger.info("\nmember %d of %d", number, settings.members)
-    tell("split", f"{trained_on:,} to train on, {held_out:,} held out to validate")
-
-
-def _tell_how_it_ended(training: Training, epochs: int) -> None:
-    if training.out_of_time:
-        logger.warning("Out of time: %s.", _cut_in_words(training, epochs))
-    elif training.epoch < epochs:
-        logger.info(
-            "Stopped early: %d epochs without a lower validation loss.",
-            training.epoch - training.best_epoch,
-        )
-    logger.info(
-        "Keeping the weights of epoch %d of %d, the one with the lowest validation loss.",
-        training.best_epoch,
-        training.epoch,
-    )

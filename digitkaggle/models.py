@@ -10,9 +10,9 @@ from torch import nn
 
 from .device import Compute, choose_compute
 from .errors import InputError
-from .files import write_bytes
+from .files import saved_bytes, write_bytes
 from .networks import build_network
-from .run_folder import MODEL, saved_bytes
+from .run_folder import MODEL
 from .settings import Settings, make_settings
 
 

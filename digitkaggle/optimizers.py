@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .settings import Settings
+
 
 def orthogonalised(matrix: torch.Tensor, iterations: int = 3) -> torch.Tensor:
     """About the nearest matrix whose singular values are all 1, by Newton-Schulz iteration.
@@ -105,3 +107,22 @@ class Muon:
                     parameter.mul_(filters**0.5 / parameter.norm())
                     update = orthogonalised(update.reshape(filters, -1)).view_as(update)
                 parameter.add_(update, alpha=-group["lr"])
+
+
+def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
+    """The optimizer of the settings; each group remembers its peak rate as `peak_lr`."""
+    if settings.optimizer == "adam":
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+    else:
+        optimizer = Muon(
+            network,
+            muon_learning_rate=settings.muon_learning_rate,
+            learning_rate=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+        )
+    for group in optimizer.param_groups:
+        group["peak_lr"] = group["lr"]
+    return optimizer

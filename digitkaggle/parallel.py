@@ -13,12 +13,14 @@ from torch import nn
 
 from .device import Compute, is_out_of_memory
 from .errors import InputError
+from .files import saved_bytes
 from .interrupts import Interrupted
 from .log import logger
 from .ranks import Ranks
-from .run_folder import saved_bytes
 from .settings import Settings
-from .training import LabelledImages, Training, train_batch, validate
+from .training import train_batch, validate
+from .training_set import LabelledImages
+from .training_state import Training
 
 TROUBLE = 1.0  # told among the numbers of signals, of which none is 1 that would be noted
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from .augment import affine_matrices, apply_affine
 from .device import Compute, is_out_of_memory
 from .digits import CLASSES
+from .progress import make_bar
 
 # Bounds the memory that prediction takes; large enough to keep any device busy.
 PREDICTION_BATCH = 1000
@@ -123,13 +123,8 @@ def member_probabilities(
 ) -> torch.Tensor:
     """The mean of one network's probabilities for so many views; as `predict_probabilities`."""
     total = torch.zeros(len(images), CLASSES, device=compute.device)
-    with tqdm(
-        total=len(images) * views,
-        desc="predicting",
-        unit="image",
-        leave=False,
-        delay=2,
-        disable=None if progress_bar else True,  # None: on a terminal only
+    with make_bar(
+        shown=progress_bar, total=len(images) * views, desc="predicting", unit="image"
     ) as bar:
         for view in VIEWS[:views]:
             total += predict_logits(network, images, compute, view, bar.update).softmax(dim=1)

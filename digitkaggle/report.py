@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .augment import CLASSIC_COPIES, classic_expanded_set, random_affine
+from .augment import CLASSIC_COPIES, augmented, classic_expanded_set
 from .data import Digits
 from .digits import CLASSES
+from .errors import InputError
 from .figures import (
     TIMES,
     Sheet,
@@ -31,6 +32,7 @@ from .files import write_bytes, write_text
 from .report_page import Chart, Gallery, Section, Table, page_html
 from .results import HeldOutAnswers, Results, read_results
 from .run_folder import FIGURES, REPORT
+from .settings import recorded_settings
 from .summary import accuracy_in_words, facts_of, headline
 
 # What may lie in figures/, in the order in which one looks at them.
@@ -231,9 +233,12 @@ def augmentation_sheet(results: Results, digits: Digits) -> Sheet | None:
     images = digits.train_images[rows]
     plain = images.float() / 255
     if settings.get("augmentation") == "affine":
+        try:
+            recorded = recorded_settings(settings)
+        except InputError:  # another version's; the rest of its report is worth having
+            return None
         draws = torch.Generator().manual_seed(0)
-        ranges = {name: settings[name] for name in ("rotation", "shift", "zoom", "shear")}
-        versions = [random_affine(plain, draws, **ranges) for _ in range(AUGMENTED_VERSIONS)]
+        versions = [augmented(plain, recorded, draws) for _ in range(AUGMENTED_VERSIONS)]
     elif settings.get("augmentation") == "expanded":
         versions = list(classic_expanded_set(images).split(len(images)))[1:CLASSIC_COPIES]
     else:

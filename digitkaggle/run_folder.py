@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from .errors import InputError
-from .files import clear_leftovers, read_json, write_bytes, write_json
+from .files import clear_leftovers, read_json, write_json
 from .lock import lock_folder
 
 SUBMISSION = "submission.csv"
@@ -237,27 +233,6 @@ def drop_checkpoint(folder: Path) -> None:
                 "mind its rights, or name another folder with --out"
             ) from error
         shutil.rmtree(dropped, ignore_errors=True)
-
-
-def saved_bytes(value: Any) -> bytes:
-    """What torch.save writes, through memory: a file's name would get into the bytes."""
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Put an array at `path` as .npy in one step."""
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_bytes(path, buffer.getvalue())
-
-
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Put named arrays at `path` as .npz in one step."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
 
 
 def newest_run(runs: Path) -> Path:

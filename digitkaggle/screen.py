@@ -11,13 +11,18 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from .augment import CLASSIC_COPIES
+from .digits import IMAGE_SIZE
 from .locations import RUNS_FOLDER, on_kaggle
 from .log import logger
 from .run_folder import METRICS, MODEL, REPORT, SUBMISSION
+from .settings import Settings
 from .summary import accuracy_in_words
+from .training_state import Training
 
 LABEL_WIDTH = 11
 # The columns of an epoch: title, width, and which go first where a terminal is narrow.
@@ -97,6 +102,53 @@ def tell(label: str, what: str) -> None:
         break_on_hyphens=False,
     )
     logger.info("%s", folded)
+
+
+def tell_member(number: int, settings: Settings, trained_on: int, held_out: int) -> None:
+    """Which member's turn it is, if there are several, and how many images it has."""
+    if settings.members > 1:
+        logger.info("\nmember %d of %d", number, settings.members)
+    tell("split", f"{trained_on:,} to train on, {held_out:,} held out to validate")
+
+
+def augmentation_in_words(settings: Settings, images: int) -> str:
+    """What augmentation does, for the log."""
+    if settings.augmentation == "expanded":
+        return f"the classic set, {CLASSIC_COPIES} versions of each: {images:,} images"
+    if settings.augmentation == "affine":
+        words = (
+            f"every image anew each epoch: turned by up to {settings.rotation:g} degrees, "
+            f"shifted {settings.shift:g} pixels, zoomed {settings.zoom:.0%}, "
+            f"sheared {settings.shear:g} degrees"
+        )
+        if set(settings.image_sizes) != {IMAGE_SIZE}:
+            sizes = ", then ".join(str(size) for size, _ in groupby(settings.image_sizes))
+            words += f"; at {sizes} pixels a side"
+        return words
+    return "none"
+
+
+def tell_how_it_ended(training: Training, epochs: int) -> None:
+    """Whether a training was cut short, and which epoch's weights it keeps."""
+    if training.out_of_time:
+        logger.warning("Out of time: %s.", cut_in_words(training, epochs))
+    elif training.epoch < epochs:
+        logger.info(
+            "Stopped early: %d epochs without a lower validation loss.",
+            training.epoch - training.best_epoch,
+        )
+    logger.info(
+        "Keeping the weights of epoch %d of %d, the one with the lowest validation loss.",
+        training.best_epoch,
+        training.epoch,
+    )
+
+
+def cut_in_words(training: Training, epochs: int) -> str:
+    """What the time budget took from a training of so many epochs; nothing is the empty text."""
+    if not training.out_of_time:
+        return ""
+    return f"training stopped within or after epoch {training.epoch} of {epochs}"
 
 
 def last_screen(metrics: Mapping[str, Any], folder: Path, submission: str) -> None:

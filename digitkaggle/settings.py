@@ -234,6 +234,19 @@ def preset_settings(name: str) -> Settings:
     return PRESETS[name]
 
 
+def recorded_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings that a run left in `metrics.json`, whatever version of this made it.
+
+    Fields that are not known here are left out, those that were not known there are at their
+    defaults.
+
+    Raises:
+        InputError: a value is not allowed here.
+    """
+    known = [field.name for field in dataclasses.fields(Settings)]
+    return Settings(**{name: values[name] for name in known if name in values})
+
+
 def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
     """A preset with some fields changed; whoever sets epochs gets them, whatever minimum_steps.
 

@@ -5,119 +5,31 @@ It comes to rest where it is asked to, in mid-epoch too, and goes on from there 
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
-from .augment import random_affine
+from .augment import augmented
 from .device import Compute, is_out_of_memory
 from .digits import IMAGE_SIZE
 from .errors import InputError, TrainingError
 from .log import logger
 from .networks import build_network
-from .optimizers import Muon
+from .optimizers import make_optimizer
 from .prediction import network_input, predict_logits
+from .progress import make_bar
 from .settings import Settings
+from .training_set import LabelledImages
+from .training_state import Training
 
 # How many steps may pass before a loss that is no number is noticed: looking waits for the device.
 STEPS_BETWEEN_LOOKS = 25
 # A handful of images gets no more epochs than this for its steps: it knows them by heart then.
 MOST_EPOCHS_FOR_STEPS = 100
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> LabelledImages:
-        """The same images and labels on another device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
-
-
-@dataclass
-class Training:
-    """Everything that a step changes: what a checkpoint holds, and a resume puts back."""
-
-    network: nn.Sequential
-    optimizer: Muon | torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    order: torch.Generator  # on the CPU: order of the images, augmentation
-    noise: torch.Generator  # on the device: first weights, dropout
-    piece_size: int  # images at once; 0 is the whole batch
-    epoch: int = 0  # done
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    best_weights: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    # Of the epoch that is under way: its images' order, what its steps gave, its seconds so far.
-    images_order: torch.Tensor = dataclasses.field(default_factory=lambda: torch.empty(0))
-    losses: list[torch.Tensor] = dataclasses.field(default_factory=list)
-    hits: list[torch.Tensor] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    out_of_time: bool = False
-
-    def state(self) -> dict[str, Any]:
-        """All of it as tensors, numbers and plain containers; shares memory with the live run."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "order": self.order.get_state(),
-            "noise": self.noise.get_state(),
-            "piece_size": self.piece_size,
-            "epoch": self.epoch,
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "best_loss": self.best_loss,
-            "best_weights": self.best_weights,
-            "images_order": self.images_order,
-            "losses": torch.stack(self.losses) if self.losses else torch.empty(0),
-            "hits": torch.stack(self.hits) if self.hits else torch.empty(0),
-            "seconds": self.seconds,
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a run where `state` left it; one that does not fit raises whatever it may."""
-        device = self.noise.device
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        # Empty where the numbers needed no scaling; a GPU's float16 may have come to need it.
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        self.order.set_state(state["order"])
-        # Another kind of device has another generator: there dropout begins its draws anew.
-        if state["noise"].shape == self.noise.get_state().shape:
-            self.noise.set_state(state["noise"])
-        self.piece_size = state["piece_size"]
-        self.epoch = state["epoch"]
-        self.history = state["history"]
-        self.best_epoch = state["best_epoch"]
-        self.best_loss = state["best_loss"]
-        self.best_weights = state["best_weights"]
-        self.images_order = state["images_order"]
-        self.losses = list(state["losses"].to(device))
-        self.hits = list(state["hits"].to(device))
-        self.seconds = state["seconds"]
-
-    def best_network(self) -> nn.Sequential:
-        """The network with the weights of its best epoch, in evaluation mode."""
-        self.network.load_state_dict(self.best_weights)
-        return self.network.eval()
 
 
 def start_training(settings: Settings, compute: Compute) -> Training:
@@ -136,23 +48,20 @@ def start_training(settings: Settings, compute: Compute) -> Training:
     )
 
 
-def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
-    """The optimizer of the settings; each group remembers its peak rate as `peak_lr`."""
-    if settings.optimizer == "adam":
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-    else:
-        optimizer = Muon(
-            network,
-            muon_learning_rate=settings.muon_learning_rate,
-            learning_rate=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-        )
-    for group in optimizer.param_groups:
-        group["peak_lr"] = group["lr"]
-    return optimizer
+def progress_of(step: int, steps: int, *, begun: int, time_spent: float) -> float:
+    """How far a training is in the middle of a step, 0 to 1: by steps, or by time if that is ahead.
+
+    Where time is short its share overtakes that of the steps, so that the schedule ends with it.
+
+    Args:
+        step: steps done before this one, in all epochs.
+        steps: how many there will be, if time allows.
+        begun: steps that were done when the clock began; they took none of its time.
+        time_spent: share of the time since then, 0 to 1 or more; 0 where there is no hurry.
+    """
+    by_steps = (step + 0.5) / steps
+    by_time = begun / steps + (1 - begun / steps) * min(time_spent, 1.0)
+    return max(by_steps, by_time)
 
 
 def learning_rate_factor(schedule: str, warmup: float, progress: float) -> float:
@@ -250,7 +159,7 @@ def train(
     step, validation = step or train_batch_within_memory, validation or validate
     epochs = number_of_epochs(settings, len(data))
     steps = math.ceil(len(data) / settings.batch_size)
-    begun = (training.epoch * steps + len(training.losses)) / (epochs * steps)
+    begun = training.epoch * steps + len(training.losses)
     spent = time_spent()
     while training.epoch < epochs and not (
         training.out_of_time or out_of_patience(training, settings)
@@ -260,17 +169,17 @@ def train(
         if not training.losses:
             training.images_order = torch.randperm(len(data), generator=training.order)
         batches = training.images_order.to(compute.device).split(settings.batch_size)
-        for index in tqdm(
+        for index in make_bar(
             batches[len(training.losses) :],
+            shown=progress_bar,
             desc=f"epoch {epoch}/{epochs}",
             unit="batch",
             initial=len(training.losses),
             total=steps,
-            leave=False,
-            disable=None if progress_bar else True,  # None: on a terminal only
+            delay=0,
         ):
-            progress = (training.epoch * steps + len(training.losses) + 0.5) / (epochs * steps)
-            progress = max(progress, begun + (1 - begun) * min(spent, 1.0))
+            done = training.epoch * steps + len(training.losses)
+            progress = progress_of(done, epochs * steps, begun=begun, time_spent=spent)
             factor = learning_rate_factor(settings.schedule, settings.warmup, progress)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
@@ -309,22 +218,8 @@ def train(
             "learning_rate": optimizer.param_groups[-1]["lr"],
             "seconds": training.seconds + time.perf_counter() - started,
         }
-        finish_epoch(training, row)
+        training.finish_epoch(row)
         yield row
-
-
-def finish_epoch(training: Training, row: dict[str, float]) -> None:
-    """Enter an epoch's row, keep its weights if they are the best so far, and be ready for more."""
-    training.epoch = int(row["epoch"])
-    training.history.append(row)
-    training.losses, training.hits, training.seconds = [], [], 0.0
-    training.images_order = torch.empty(0)
-    validated = not math.isnan(row["val_loss"])
-    if row["val_loss"] < training.best_loss or not validated:
-        training.best_epoch = training.epoch
-        training.best_loss = row["val_loss"] if validated else math.inf
-        # A copy: state_dict() alone would go on changing with the live weights.
-        training.best_weights = copy.deepcopy(training.network.state_dict())
 
 
 def out_of_patience(training: Training, settings: Settings) -> bool:
@@ -394,16 +289,7 @@ def train_batch(
     losses, hits = [], []
     for piece in index.split(training.piece_size or len(index)):
         images, labels = network_input(data.images[piece]), data.labels[piece]
-        if settings.augmentation == "affine":
-            images = random_affine(
-                images,
-                training.order,
-                rotation=settings.rotation,
-                shift=settings.shift,
-                zoom=settings.zoom,
-                shear=settings.shear,
-                size=size,
-            )
+        images = augmented(images, settings, training.order, size)
         with compute.autocast():
             logits = training.network(images)
         logits = logits.float()

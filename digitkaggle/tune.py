@@ -14,18 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from .data import DataSource, Digits
 from .device import Compute, choose_compute
 from .errors import InputError, TrainingError
 from .files import write_bytes, write_json
 from .log import logger
-from .members import training_images
+from .progress import make_bar
 from .run_folder import differences, run_identity
 from .settings import Settings, make_settings
 from .split import fold_rows
-from .training import LabelledImages, start_training, train
+from .training import start_training, train
+from .training_set import LabelledImages, training_images
 
 if TYPE_CHECKING:
     import optuna
@@ -103,12 +102,14 @@ def tune(
     _fail_orphans(optuna, study)
     logger.info("%-8s %s: %d of %d trials are done", "study", study_file, done(study), trials)
 
-    with tqdm(
+    with make_bar(
+        shown=progress_bar,
         total=trials,
         initial=done(study),
         desc="trials",
         unit="trial",
-        disable=None if progress_bar else True,  # None: on a terminal only
+        leave=True,
+        delay=0,
     ) as bar:
         while _asked(study) < trials:
             trial = study.ask()

@@ -56,7 +56,7 @@ def suffer(faults: dict, namespace) -> None:
     """Put the process into the trouble that a test asks for."""
     for name, value in faults.items():
         if name == "seconds_between_saves":
-            namespace("members")["SECONDS_BETWEEN_SAVES"] = value
+            namespace("resumable")["SECONDS_BETWEEN_SAVES"] = value
         elif name == "no_network":
 
             def refuse(*arguments):

@@ -12,9 +12,11 @@ from digitkaggle.augment import (
     CLASSIC_COPIES,
     affine_matrices,
     apply_affine,
+    augmented,
     classic_expanded_set,
     random_affine,
 )
+from digitkaggle.settings import make_settings
 
 RANGES = {"rotation": 10.0, "shift": 2.8, "zoom": 0.1, "shear": 10.0}
 
@@ -145,6 +147,18 @@ def test_the_classic_set_equals_scipy_image_by_image(sample):
     assert expanded.shape == (CLASSIC_COPIES * len(images), 1, 28, 28)
     difference = np.abs(expanded[:, 0].numpy() - np.concatenate(expected)).max()
     assert difference <= 1e-6
+
+
+def test_a_batch_is_augmented_as_its_settings_say():
+    images = torch.rand(4, 1, 28, 28, generator=seeded())
+    chosen = make_settings("fast", RANGES)
+    expected = random_affine(images, seeded(1), size=20, **RANGES)
+    assert torch.equal(augmented(images, chosen, seeded(1), size=20), expected)
+    for augmentation in ("none", "expanded"):
+        plain = make_settings("classic", RANGES | {"augmentation": augmentation})
+        generator = seeded(1)
+        assert augmented(images, plain, generator) is images
+        assert torch.equal(generator.get_state(), seeded(1).get_state()), "nothing is drawn"
 
 
 def test_the_classic_shifts_go_left_right_up_and_down():

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from digitkaggle import budget, members
+from digitkaggle import budget, members, resumable
 from digitkaggle.budget import TimeBudget, parse_duration, share_spent
 from digitkaggle.errors import InputError
 from digitkaggle.pipeline import run
@@ -106,7 +106,7 @@ def test_the_first_member_is_shortened_where_not_even_one_fits(
     tmp_path, few_source, quick_settings, monkeypatch
 ):
     ticks = itertools.count()
-    monkeypatch.setattr(members, "share_spent", lambda available: lambda: next(ticks) / 6)
+    monkeypatch.setattr(resumable, "share_spent", lambda available: lambda: next(ticks) / 6)
     monkeypatch.setattr(members, "time_for_another", lambda done: 1e9)
     settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 9, "batch_size": 64})
     settings = dataclasses.replace(settings, members=2, validation_fraction=0.5)

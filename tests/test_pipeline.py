@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from digitkaggle import members, pipeline
+from digitkaggle import members, pipeline, resumable
 from digitkaggle.data import DataSource, Digits
 from digitkaggle.device import choose_compute
 from digitkaggle.errors import InputError, TrainingError
@@ -17,6 +17,7 @@ from digitkaggle.pipeline import predict_run, run
 from digitkaggle.prediction import VIEWS, View, network_input, predict_probabilities, viewed
 from digitkaggle.report import FIGURE_NAMES
 from digitkaggle.settings import make_settings
+from digitkaggle.training_set import training_images
 from tests.conftest import contents
 
 # The files whose bytes must be equal for equal runs; the others hold seconds.
@@ -228,7 +229,7 @@ def test_without_a_folder_runs_go_side_by_side(tmp_path, few_source, quick_setti
 def cut_off_after(epochs: int, monkeypatch) -> None:
     """The next run ends, as if interrupted, when it has saved so many epochs."""
     saved = []
-    original = members.keep_state
+    original = resumable.keep_state
 
     def save(path, state):
         original(path, state)
@@ -236,7 +237,8 @@ def cut_off_after(epochs: int, monkeypatch) -> None:
         if len(saved) == epochs:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(members, "keep_state", save)
+    for room in (resumable, members):
+        monkeypatch.setattr(room, "keep_state", save)
 
 
 def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
@@ -259,7 +261,7 @@ def test_a_run_that_was_cut_off_goes_on_and_ends_with_the_same_bytes(
 def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(
     tmp_path, few_source, quick_settings, monkeypatch
 ):
-    original = members.train
+    original = resumable.train
 
     def fails_in_epoch_2(*arguments, **options):
         rows = original(*arguments, **options)
@@ -267,7 +269,7 @@ def test_a_loss_gone_wrong_keeps_the_last_good_checkpoint(
         raise TrainingError("the loss is nan at step 3 of epoch 2")
 
     with monkeypatch.context() as patched:
-        patched.setattr(members, "train", fails_in_epoch_2)
+        patched.setattr(resumable, "train", fails_in_epoch_2)
         with pytest.raises(TrainingError, match=r"nan at step 3.*last good checkpoint is kept in"):
             run(quick_settings, few_source, out=tmp_path / "run")
     run(quick_settings, few_source, out=tmp_path / "run")
@@ -288,7 +290,7 @@ def test_a_failure_in_drawing_does_not_cost_the_submission(
 def test_the_classic_set_has_seven_images_for_each_and_validation_none(few_digits):
     settings = make_settings("classic", {})
     rows = torch.arange(20, 60)
-    data = members.training_images(few_digits, rows, settings)
+    data = training_images(few_digits, rows, settings)
     assert len(data) == 280
     assert torch.equal(data.labels, few_digits.train_labels[20:60].repeat(7))
     first = few_digits.train_images[20:60].float() / 255

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from digitkaggle import members
+from digitkaggle import refit, resumable
 from digitkaggle.budget import TimeBudget
 from digitkaggle.compare import compare_runs
 from digitkaggle.device import choose_compute
-from digitkaggle.members import training_images
 from digitkaggle.models import load_model
 from digitkaggle.pipeline import predict_run, run
 from digitkaggle.report import make_report
 from digitkaggle.summary import accuracy_in_words
 from digitkaggle.training import start_training, train
+from digitkaggle.training_set import training_images
 from tests.test_pipeline import cut_off_after, history_of, no_report  # noqa: F401
 from tests.test_resume import same_results
 
@@ -98,7 +98,7 @@ def test_a_run_cut_off_in_either_training_goes_on_to_the_same_bytes(
     settings = dataclasses.replace(refit_settings, members=2, validation_fraction=0.5)
     whole = run(settings, few_source, out=tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(members, "SECONDS_BETWEEN_SAVES", 0.0)
+        patched.setattr(resumable, "SECONDS_BETWEEN_SAVES", 0.0)
         cut_off_after(saves, patched)
         with pytest.raises(KeyboardInterrupt):
             run(settings, few_source, out=tmp_path / "cut")
@@ -112,10 +112,10 @@ def test_without_time_for_it_the_validated_network_is_kept_and_that_is_said(
     tmp_path, few_source, quick_settings, refit_settings, monkeypatch, caplog
 ):
     plain = run(quick_settings, few_source, out=tmp_path / "plain")
-    monkeypatch.setattr(members, "_seconds_to_refit", lambda validated, more: 1e9)
+    monkeypatch.setattr(refit, "seconds_to_refit", lambda validated, more: 1e9)
     folder = run(refit_settings, few_source, out=tmp_path / "run", time_budget=TimeBudget(36000))
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["time_budget"]["cut"] == f"member 1: {members.NO_REFIT}"
+    assert metrics["time_budget"]["cut"] == f"member 1: {refit.NO_REFIT}"
     assert "the model is what was validated" in metrics["refit"]
     assert "Out of time: no time was left to train on all images" in caplog.text
     probabilities = [(f / "probabilities.npy").read_bytes() for f in (folder, plain)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from digitkaggle import members
+from digitkaggle import resumable
 from digitkaggle.checkpoint import keep_state, take_up_state
 from digitkaggle.errors import InputError
 from digitkaggle.interrupts import Interrupted, signals_noted, termination_raised
@@ -127,7 +127,7 @@ def test_a_checkpoint_within_an_epoch_goes_on_to_the_same_bytes(
     caplog.set_level("INFO", "digitkaggle")
     whole = run(quick_settings, few_source, out=tmp_path / "whole")
     with monkeypatch.context() as patched:
-        patched.setattr(members, "SECONDS_BETWEEN_SAVES", 0.0)
+        patched.setattr(resumable, "SECONDS_BETWEEN_SAVES", 0.0)
         cut_run(tmp_path / "cut", few_source, quick_settings, patched, saves=3)
     same_results(run(quick_settings, few_source, out=tmp_path / "cut"), whole)
     assert "Going on after epoch 0 and 3 steps" in caplog.text

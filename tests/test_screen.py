@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from digitkaggle.screen import emphasised, epoch_header, epoch_row, last_screen, tell
+from digitkaggle.screen import (
+    augmentation_in_words,
+    emphasised,
+    epoch_header,
+    epoch_row,
+    last_screen,
+    tell,
+)
+from digitkaggle.settings import make_settings
 
 ROW = {
     "epoch": 7,
@@ -94,6 +102,19 @@ def test_words_fold_where_the_terminal_ends(lines, monkeypatch):
     assert len(folded) == 2
     assert all(len(line) <= 60 for line in folded)
     assert folded[1].startswith(" " * 11)
+
+
+def test_augmentation_is_told_with_the_sizes_that_images_grow_through():
+    told = augmentation_in_words(make_settings("fast", {"shear": 7.0}), 100)
+    assert "sheared 7 degrees; at 16, then 20, then 28 pixels a side" in told
+    told = augmentation_in_words(make_settings("balanced", {}), 100)
+    assert told.endswith("; at 20, then 28 pixels a side")
+    whole = make_settings("balanced", {"image_sizes": (28, 28)})
+    assert "pixels a side" not in augmentation_in_words(whole, 100)
+    assert augmentation_in_words(make_settings("classic", {}), 2100) == (
+        "the classic set, 7 versions of each: 2,100 images"
+    )
+    assert augmentation_in_words(make_settings("classic", {"augmentation": "none"}), 1) == "none"
 
 
 def test_colour_is_for_terminals_and_for_who_wants_it():

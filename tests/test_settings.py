@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitkaggle.errors import InputError
-from digitkaggle.settings import PRESETS, Settings, make_settings
+from digitkaggle.settings import PRESETS, Settings, make_settings, recorded_settings
 
 
 def test_the_classic_preset_is_the_published_recipe():
@@ -88,3 +88,12 @@ def test_any_values_either_make_settings_or_are_refused(changes):
     assert dataclasses.replace(settings) == settings
     assert all(type(getattr(settings, name)) is type(getattr(PRESETS["fast"], name))
                for name in changes)  # fmt: skip
+
+
+def test_recorded_settings_come_back_from_any_version_that_has_the_same_values():
+    recorded = json.loads(json.dumps(PRESETS["best"].as_dict()))
+    assert recorded_settings(recorded) == PRESETS["best"]
+    del recorded["shear"]
+    assert recorded_settings(recorded | {"dropped_later": 3}) == PRESETS["best"]
+    with pytest.raises(InputError, match="network is one of compact"):
+        recorded_settings(recorded | {"network": "of another version"})

@@ -16,6 +16,7 @@ from digitkaggle.training import (
     learning_rate_factor,
     loss_sum,
     number_of_epochs,
+    progress_of,
     start_training,
     train,
     train_batch,
@@ -125,6 +126,18 @@ def test_one_cycle_climbs_to_the_peak_and_falls_to_nothing():
     assert factors(0.0, 0.125, 0.25, 0.625, 1.0) == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert learning_rate_factor("one-cycle", 0.0, 0.5) == 0.5
     assert learning_rate_factor("constant", 0.25, 0.9) == 1
+
+
+def test_progress_is_that_of_the_steps_or_of_the_time_whichever_is_ahead():
+    assert progress_of(0, 10, begun=0, time_spent=0.0) == 0.05
+    assert progress_of(9, 10, begun=0, time_spent=0.0) == 0.95
+    assert progress_of(3, 10, begun=0, time_spent=0.2) == 0.35, "there is time enough"
+    assert progress_of(3, 10, begun=0, time_spent=0.6) == 0.6, "the schedule hurries"
+    assert progress_of(3, 10, begun=0, time_spent=1.5) == 1.0
+    # Taken up after four of ten steps, the clock is at 0 and has the other six to measure.
+    assert progress_of(4, 10, begun=4, time_spent=0.0) == 0.45
+    assert progress_of(4, 10, begun=4, time_spent=0.5) == pytest.approx(0.7)
+    assert progress_of(4, 10, begun=4, time_spent=1.0) == 1.0
 
 
 def test_small_data_get_as_many_epochs_as_their_steps_need():
