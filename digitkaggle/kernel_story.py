@@ -69,8 +69,9 @@ Convolutions in three stages, batch-normalised. Two choices are worth a word:
         "Prediction",
         """\
 A test image is looked at as it is, shifted along a diagonal both ways, then turned and zoomed a
-little, and the probabilities are averaged. Shifts alone gave 0.1 points (99.41 to 99.51 %), and
-turns and zooms gain as much again; each view takes one more prediction.
+little, and the probabilities are averaged; each view takes one more prediction. Three views give
+a network trained as shortly as `fast` 0.06 points (99.31 to 99.38 %, eight splits). To one that
+has trained for longer they give nothing that a held-out set of this size could show.
 
 The device is chosen by doing a real piece of work on it, for what a GPU says of itself may
 not hold.""",

@@ -27,8 +27,7 @@ class View(NamedTuple):
 
 
 AS_IT_IS = View()
-# Moving along a diagonal first: on held-out digits one way and back gains what all four ways do,
-# and turns and zooms gain as much again.
+# Moving along a diagonal first: one way and back gains a short training what all four ways do.
 VIEWS = (
     AS_IT_IS,
     View(right=1, down=1),

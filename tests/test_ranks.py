@@ -364,6 +364,7 @@ def test_machines_with_other_data_are_refused(data_folder, tmp_path):
 # --- the kernel
 
 
+@pytest.mark.slow
 def test_the_kernels_script_starts_several_processes_by_itself(
     made, one_process, data_folder, tmp_path
 ):
