@@ -123,6 +123,11 @@ def affine_matrices(
     return torch.cat([linear, offset], dim=2)
 
 
+def pixel_centres(size: int, device: torch.device) -> torch.Tensor:
+    """Where the middles of `size` pixels lie between the image's edges, -1 and 1."""
+    return (2 * torch.arange(size, device=device) + 1) / size - 1
+
+
 def apply_affine(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torch.Tensor:
     """Each image through its own map, bilinear, zeros outside.
 
@@ -134,7 +139,7 @@ def apply_affine(images: torch.Tensor, matrices: torch.Tensor, size: int) -> tor
     Returns:
         N x 1 x size x size, dtype and device as `images`.
     """
-    centres = (2 * torch.arange(size, device=images.device) + 1) / size - 1
+    centres = pixel_centres(size, images.device)
     # functional.affine_grid would multiply matrices for every pixel; all of a column's pixels share
     # one product, all of a row's another. Laid out as two planes, this is eight times faster.
     of_rows = matrices[:, :, 1, None] * centres + matrices[:, :, 2, None]

@@ -30,7 +30,7 @@ from .prediction import PREDICTION_BATCH, member_probabilities, predict_logits
 from .refit import NO_REFIT, refitted_training
 from .resumable import resumed_training, train_and_keep
 from .screen import augmentation_in_words, cut_in_words, tell, tell_how_it_ended, tell_member
-from .settings import Settings
+from .settings import Settings, member_settings
 from .split import member_rows
 from .training import number_of_epochs, train_batch_within_memory, validate
 from .training_set import LabelledImages, training_images
@@ -190,7 +190,7 @@ def train_member(
         Interrupted: Ctrl-C or SIGTERM came; the step was finished and saved.
     """
     work = work or OneProcess()
-    settings = dataclasses.replace(settings, seed=(settings.seed + number - 1) % 2**63)
+    settings = member_settings(settings, number)
     train_rows, held_rows = member_rows(digits.train_labels, settings, number)
     held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
     tell_member(number, settings, len(train_rows), len(held_rows))

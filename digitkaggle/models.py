@@ -50,7 +50,7 @@ def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
         network = build_network(settings, torch.Generator(compute.device))
         try:
             network.load_state_dict(weights)
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise _no_model(path, "its weights do not fit its settings") from error
         if not all(value.isfinite().all() for value in network.state_dict().values()):
             raise _no_model(path, "its weights are not all numbers")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .augment import apply_affine, pixel_centres
 from .digits import CLASSES, IMAGE_SIZE
 from .settings import Settings
 
@@ -39,6 +40,71 @@ class SeededDropout(nn.Module):
     def extra_repr(self) -> str:
         """What `print(network)` shows of it."""
         return f"{self.probability:g}"
+
+
+class MomentNormalisation(nn.Module):
+    """Sets each digit upright, in the middle from left to right, and as wide as any other.
+
+    The map follows from the moments of the digit's ink ([Casey 1970]). A network that sees digits
+    so is no better alone, but wrong about others than one that sees them as they stand, as nets
+    for several widths were in [Ciresan 2012]; together they are better. The width goes with the
+    weights, as they are of use for no other.
+
+    Args:
+        width: twice the standard deviation of the ink across, from the digit's own axis, in
+            pixels of 28; 0 gives images back as they are.
+
+    [Casey 1970] Moment normalization of handprinted characters. IBM J. Res. Dev. 14(5), 548-557.
+    [Ciresan 2012] Multi-column deep neural networks for image classification. arXiv:1202.2745.
+    """
+
+    def __init__(self, width: float) -> None:
+        super().__init__()
+        self.width = float(width)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Same shape, dtype and device as `images`, float, N x 1 x size x size."""
+        if not self.width:
+            return images
+        return apply_affine(images, upright_matrices(images, self.width), images.shape[-1])
+
+    def get_extra_state(self) -> torch.Tensor:
+        """The width, for `state_dict()`."""
+        return torch.tensor(self.width)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Take a width from `load_state_dict()`."""
+        self.width = float(state)
+
+
+def upright_matrices(images: torch.Tensor, width: float) -> torch.Tensor:
+    """The maps that set digits upright, in the middle across, and to a width.
+
+    Args:
+        images: float, N x 1 x size x size; what is below zero is no ink.
+        width: as that of MomentNormalisation.
+
+    Returns:
+        float32, N x 2 x 3, for `apply_affine`.
+    """
+    ink = images.squeeze(1).clamp(min=0)
+    mass = ink.sum(dim=(1, 2)).clamp(min=1e-3)
+    x = pixel_centres(images.shape[-1], images.device)
+    y = x[:, None]
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return (ink * values).sum(dim=(1, 2)) / mass
+
+    middle_x, middle_y = mean(x), mean(y)
+    covariance = mean(x * y) - middle_x * middle_y
+    variance_x, variance_y = mean(x * x) - middle_x**2, mean(y * y) - middle_y**2
+    # A lean of more than 45 degrees is none of handwriting, but of a digit that lies flat.
+    lean = (covariance / variance_y.clamp(min=1e-3)).clamp(-1, 1)
+    across = (variance_x - 2 * lean * covariance + lean**2 * variance_y).clamp(min=1e-4).sqrt()
+    scale = across * (IMAGE_SIZE / width)  # -1 to 1 are 28 pixels, so the deviation is width / 28
+    of_x = torch.stack([scale, lean, middle_x - lean * middle_y], dim=1)
+    return torch.stack([of_x, torch.tensor([0.0, 1.0, 0.0]).to(of_x).expand_as(of_x)], dim=1)
 
 
 def keep_mask(values: torch.Tensor, keep: float, generator: torch.Generator) -> torch.Tensor:
@@ -128,12 +194,15 @@ def build_network(settings: Settings, generator: torch.Generator) -> nn.Sequenti
     """The network of the settings, on the device of `generator`, with fresh weights.
 
     Args:
+        settings: `member_settings` of the network's number, where there are several.
         generator: draws the weights now and the dropout masks later.
     """
     if settings.network == "classic":
         network = classic_network(settings.dropout, generator)
     else:
         network = compact_network(settings.widths, settings.depths, settings.dropout, generator)
+    if any(settings.digit_widths):
+        network = nn.Sequential(MomentNormalisation(settings.digit_widths[0]), *network)
     network = network.to(generator.device, memory_format=torch.channels_last)
     initialise(network, generator)
     return network
@@ -181,6 +250,8 @@ def _layer_name(layer: nn.Module) -> str:
         return f"convolution {layer.kernel_size[0]} x {layer.kernel_size[1]}"
     if isinstance(layer, SeededDropout):
         return f"dropout {layer.probability:g}"
+    if isinstance(layer, MomentNormalisation):
+        return f"upright, width {layer.width:g}" if layer.width else "as it stands"
     names = {
         nn.MaxPool2d: "max pooling 2 x 2",
         nn.AdaptiveMaxPool2d: "max pooling, global",

@@ -108,6 +108,9 @@ def tell_member(number: int, settings: Settings, trained_on: int, held_out: int)
     """Which member's turn it is, if there are several, and how many images it has."""
     if settings.members > 1:
         logger.info("\nmember %d of %d", number, settings.members)
+    if any(settings.digit_widths):
+        width = settings.digit_widths[0]
+        tell("digits", f"upright, {width} pixels wide" if width else "as they stand")
     tell("split", f"{trained_on:,} to train on, {held_out:,} held out to validate")
 
 

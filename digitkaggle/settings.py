@@ -61,6 +61,11 @@ class Settings:
 
     # The network
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
+    digit_widths: tuple[int, ...] = setting(
+        (0,),
+        "members in turn see digits upright and so many pixels wide (by moments); 0 as they stand",
+        within="[0, 28]",
+    )
     widths: tuple[int, ...] = setting(
         (32, 64, 128), "compact: channels of its three stages", within="[1, 4096]"
     )
@@ -199,7 +204,8 @@ PRESETS = {
         depths=(2, 2),
         epochs=10,
         minimum_steps=400,
-        members=5,
+        members=10,
+        digit_widths=(0, 8, 0, 11),
     ),
     "classic": Settings(
         preset="classic",
@@ -232,6 +238,19 @@ def preset_settings(name: str) -> Settings:
     if name not in PRESETS:
         raise InputError(f"there is no preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def member_settings(settings: Settings, number: int) -> Settings:
+    """The settings of one of a run's members, from 1: its own seed, its own width of digits first.
+
+    Member 1 has those of the run.
+    """
+    turn = (number - 1) % len(settings.digit_widths)
+    return dataclasses.replace(
+        settings,
+        seed=(settings.seed + number - 1) % 2**63,
+        digit_widths=settings.digit_widths[turn:] + settings.digit_widths[:turn],
+    )
 
 
 def recorded_settings(values: Mapping[str, Any]) -> Settings:

@@ -10,10 +10,11 @@ import torch
 from digitkaggle.device import choose_compute
 from digitkaggle.errors import InputError
 from digitkaggle.members import train_member
-from digitkaggle.models import load_model
+from digitkaggle.models import load_model, save_model
+from digitkaggle.networks import build_network
 from digitkaggle.pipeline import predict_run, run
 from digitkaggle.prediction import predict_probabilities
-from digitkaggle.settings import make_settings
+from digitkaggle.settings import make_settings, member_settings
 from digitkaggle.split import fold_rows, member_rows, split_rows
 from tests.conftest import contents
 from tests.test_pipeline import cut_off_after, history_of
@@ -22,8 +23,10 @@ from tests.test_resume import same_results
 
 @pytest.fixture
 def three(quick_settings):
-    """Settings of three members on two folds."""
-    return dataclasses.replace(quick_settings, members=3, validation_fraction=0.5, epochs=1)
+    """Settings of three members on two folds, of whom the second sees upright digits."""
+    return dataclasses.replace(
+        quick_settings, members=3, validation_fraction=0.5, epochs=1, digit_widths=(0, 8)
+    )
 
 
 def test_the_folds_of_several_members_hold_every_image_out_once_by_class(sample):
@@ -44,6 +47,28 @@ def test_the_only_member_holds_out_what_one_network_always_did(sample):
     rows = split_rows(sample.train_labels, 0.1, 3, by_class=True)
     for ours, expected in zip(member_rows(sample.train_labels, settings, 1), rows, strict=True):
         assert torch.equal(ours, expected)
+
+
+def test_members_take_the_widths_of_digits_in_turn_and_each_a_seed_of_its_own():
+    settings = make_settings("fast", {"members": 4, "seed": 7, "digit_widths": [0, 8, 11]})
+    assert member_settings(settings, 1) == settings
+    told = [member_settings(settings, number) for number in range(1, 5)]
+    assert [one.digit_widths[0] for one in told] == [0, 8, 11, 0]
+    assert [one.seed for one in told] == [7, 8, 9, 10]
+
+
+def test_a_model_knows_the_widths_of_its_members_even_where_one_is_missing(tmp_path):
+    settings = make_settings("fast", {"widths": (4, 4, 4), "digit_widths": (0, 8, 11)})
+    networks = [
+        build_network(member_settings(settings, number), torch.Generator()).eval()
+        for number in (1, 3, 4)
+    ]
+    save_model(tmp_path / "model.pt", networks, settings)
+    loaded = load_model(tmp_path / "model.pt", choose_compute("cpu", "float32"))
+    assert [network[0].width for network in loaded] == [0, 11, 0]
+    images = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    for before, after in zip(networks, loaded, strict=True):
+        assert torch.equal(before(images), after(images))
 
 
 def test_folds_without_enough_images_of_a_class_are_refused():
@@ -76,6 +101,7 @@ def test_a_run_of_several_members_leaves_what_each_says_and_their_mean(
     assert metrics["validation"]["loss"] == pytest.approx(sum(losses) / 3)
 
     networks = load_model(folder / "model.pt", compute := choose_compute())
+    assert [network[0].width for network in networks] == [0, 8, 0]
     by_member = [predict_probabilities([net], few_digits.test_images, compute, three.views)
                  for net in networks]  # fmt: skip
     answers = np.load(folder / "members.npz")["digits"]

@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from digitkaggle.networks import SeededDropout, build_network, layer_table
+from digitkaggle.networks import (
+    MomentNormalisation,
+    SeededDropout,
+    build_network,
+    layer_table,
+)
 from digitkaggle.optimizers import Muon, orthogonalised
 from digitkaggle.settings import PRESETS, make_settings
 
@@ -57,6 +65,80 @@ def test_weights_come_from_the_generator_alone():
     other = build_network(settings, seeded(6)).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def blot(spread: float, lean: float, right: float, down: float, size: int = 28) -> torch.Tensor:
+    """A blot of ink, 5 pixels of 28 high (its deviation), as wide as asked, leaning to the right.
+
+    Args:
+        spread: standard deviation across, from the blot's own axis, pixels of 28.
+        lean: pixels to the left for each that it goes down.
+        right: where its middle is, from that of the image, pixels of 28.
+        down: the same.
+        size: pixels along a side of the image.
+    """
+    place = ((torch.arange(size) + 0.5) / size - 0.5) * 28
+    x, y = place - right, (place - down)[:, None]
+    return torch.exp(-0.5 * (((x + lean * y) / spread) ** 2 + (y / 5) ** 2))[None, None]
+
+
+def moments(image: torch.Tensor) -> tuple[float, float, float, float]:
+    """Of the ink, in pixels of 28: middle across, lean, deviation from the axis, middle down."""
+    size = image.shape[-1]
+    place = (((torch.arange(size) + 0.5) / size - 0.5) * 28).double().numpy()
+    ink = image[0, 0].double().numpy()
+    x, y = np.meshgrid(place, place)
+    middle_x, middle_y = np.average(x, weights=ink), np.average(y, weights=ink)
+    covariance = np.average((x - middle_x) * (y - middle_y), weights=ink)
+    lean = covariance / np.average((y - middle_y) ** 2, weights=ink)
+    across = np.average((x - middle_x - lean * (y - middle_y)) ** 2, weights=ink) ** 0.5
+    return middle_x, lean, across, middle_y
+
+
+@given(
+    spread=st.floats(2, 3.5),
+    lean=st.floats(-0.4, 0.4),
+    right=st.floats(-3, 3),
+    down=st.floats(-1, 1),
+    width=st.integers(4, 8),
+    size=st.sampled_from([20, 28]),
+)
+def test_ink_is_set_upright_in_the_middle_across_and_to_the_width(
+    spread, lean, right, down, width, size
+):
+    image = blot(spread, lean, right, down, size)
+    middle_x, lean_after, across, middle_y = moments(MomentNormalisation(width)(image))
+    assert middle_x == pytest.approx(0, abs=0.1)
+    assert lean_after == pytest.approx(0, abs=0.02)
+    # Bilinear reading blurs by part of a pixel; the edge cuts the blot's tails off.
+    assert across == pytest.approx(width / 2, abs=0.4)
+    assert middle_y == pytest.approx(moments(image)[3], abs=0.1), "up and down it stays"
+
+
+def test_upright_digits_are_those_of_a_straight_stroke():
+    leaning, straight = blot(2, 0.3, 2, 0), blot(2, 0, 0, 0)
+    upright = MomentNormalisation(4)(torch.cat([leaning, straight]))
+    assert (upright[1] - straight[0]).abs().max() < 0.02, "already as wide, upright and in place"
+    assert (upright[0] - straight[0]).abs().max() < 0.06
+
+
+def test_without_ink_or_width_nothing_is_moved():
+    blank = torch.zeros(2, 1, 28, 28)
+    assert torch.equal(MomentNormalisation(8)(blank), blank)
+    image = torch.rand(2, 1, 28, 28, generator=seeded())
+    assert MomentNormalisation(0)(image) is image
+
+
+def test_the_width_of_digits_goes_with_the_weights_and_changes_no_other_network():
+    plain = build_network(PRESETS["fast"], seeded())
+    upright = build_network(make_settings("fast", {"digit_widths": [8]}), seeded())
+    assert [type(layer) for layer in plain] == [type(layer) for layer in upright][1:]
+    assert torch.equal(plain[0].weight, upright[1].weight), "the same draws"
+    assert "upright, width 8" in layer_table(upright)
+    other = build_network(make_settings("fast", {"digit_widths": [11]}), seeded(1))
+    other.load_state_dict(upright.state_dict())
+    images = torch.rand(3, 1, 28, 28, generator=seeded())
+    assert torch.equal(other.eval()(images), upright.eval()(images))
 
 
 def test_first_weights_are_spread_as_torch_spreads_them():
