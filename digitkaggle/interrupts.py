@@ -24,13 +24,25 @@ class Interrupted(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def termination_raised() -> Iterator[None]:
-    """SIGTERM is raised as `Interrupted` inside, as Python raises Ctrl-C by itself."""
+    """SIGTERM is raised as `Interrupted` inside, as Python raises Ctrl-C by itself.
+
+    Either comes out even where a library has made an error of its own of it.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
 
     with _handling([signal.SIGTERM], interrupt):
-        yield
+        try:
+            yield
+        except Exception as error:
+            # An extension module that is interrupted while it imports another raises ImportError.
+            cause = error.__cause__
+            while cause and not isinstance(cause, KeyboardInterrupt):
+                cause = cause.__cause__
+            if cause:
+                raise cause from None
+            raise
 
 
 @contextlib.contextmanager

@@ -170,6 +170,29 @@ def test_the_first_signal_is_noted_and_the_second_acts_at_once(ctrl_c_heard):
         assert raised.value.number == signal.SIGTERM
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_interrupts_even_where_a_library_makes_an_error_of_its_own_of_it(
+    ctrl_c_heard, number
+):
+    def use_a_library() -> None:
+        try:
+            import_an_extension()
+        except ImportError as error:
+            raise RuntimeError("no such backend") from error
+
+    def import_an_extension() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as interrupt:
+            raise ImportError("initialization failed") from interrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised, termination_raised():
+        use_a_library()
+    assert getattr(raised.value, "number", signal.SIGINT) == number
+    with pytest.raises(ImportError), termination_raised():
+        raise ImportError("a real one") from ValueError()
+
+
 def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
     before = signal.getsignal(signal.SIGTERM)
     with termination_raised():
