@@ -169,7 +169,11 @@ def _seconds_of(text: str) -> float:
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        told = f"whole numbers with commas between them, not {text!r}"
+        raise argparse.ArgumentTypeError(told) from error
 
 
 def _in_words(value: Any) -> str:
