@@ -71,6 +71,15 @@ def test_a_model_knows_the_widths_of_its_members_even_where_one_is_missing(tmp_p
         assert torch.equal(before(images), after(images))
 
 
+@pytest.mark.parametrize("width", [torch.tensor(torch.nan), torch.zeros(2), "wide", None])
+def test_a_model_whose_width_of_digits_is_none_is_refused(tmp_path, width):
+    settings = make_settings("fast", {"widths": (4, 4, 4), "digit_widths": (8,)})
+    weights = build_network(settings, torch.Generator()).state_dict() | {"0._extra_state": width}
+    torch.save({"settings": settings.as_dict(), "members": [weights]}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="is no model that can be used"):
+        load_model(tmp_path / "model.pt", choose_compute("cpu", "float32"))
+
+
 def test_folds_without_enough_images_of_a_class_are_refused():
     labels = torch.tensor([0] * 20 + [1] * 3)
     with pytest.raises(InputError, match="3 training images of one class cannot be shared out"):
