@@ -51,16 +51,16 @@ submit: $(VENV)/installed ## the newest checked submission (or FILE=...) to the 
 test: $(VENV)/installed-dev ## all tests but the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-kernel: $(VENV)/installed ## flatten the library into kernel/main.py, main.ipynb and their metadata
-	@$(BIN)/python kernel/bundle.py --kind $(KIND)
+kernel: $(VENV)/installed ## lay the core's modules into kernel/main.py and main.ipynb
+	@$(BIN)/python kernel/bundle.py $(ARGS)
 
 test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel with Kaggle's older libraries
-	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/test_kernel.py $(ARGS)
+	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/kernel/test_kernel.py tests/core/test_data.py $(ARGS)
 
 test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, with a newer client
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/newer-client \
 		kaggle==2.2.5 kagglesdk==0.1.38
-	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/kaggle $(ARGS)
+	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/competition $(ARGS)
 
 test-slow: $(VENV)/installed-bench ## the slow tests, some on the competition's data
 	$(BIN)/python -m pytest -m slow $(ARGS)

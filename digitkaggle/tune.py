@@ -14,17 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data import DataSource, Digits
-from .device import Compute, choose_compute
-from .errors import InputError, TrainingError
-from .files import write_bytes, write_json
-from .log import logger
-from .progress import make_bar
-from .run_folder import differences, run_identity
-from .settings import Settings, make_settings
-from .split import fold_rows
-from .training import start_training, train
-from .training_set import LabelledImages, training_images
+from .core.basics import Digits, InputError, LabelledImages, TrainingError, logger, progress
+from .core.device import Compute, choose_compute
+from .core.results import write_file
+from .core.settings import Settings, make_settings
+from .core.split import fold_rows
+from .core.training import start_training, train, training_images
+from .runs.files import write_json
+from .runs.folder import differences, run_identity
 
 if TYPE_CHECKING:
     import optuna
@@ -52,14 +49,13 @@ WIDTH_FACTORS = (0.5, 0.75, 1.0, 1.5)
 
 def tune(
     base: Settings,
-    source: DataSource,
+    digits: Digits,
     *,
     trials: int,
     folds: int = 3,
     study_file: Path = STUDY_FILE,
     out: Path = TUNED_FILE,
     device: str = "auto",
-    progress_bar: bool = False,
 ) -> Path:
     """Try settings until the study has so many trials; leave the best for `run --settings`.
 
@@ -69,13 +65,12 @@ def tune(
 
     Args:
         base: what is not searched for stays as it is here.
-        source: where the digits come from; their test images are not looked at.
+        digits: their test images are not looked at.
         trials: in the study, all processes and earlier searches together.
         folds: of the cross-validation, by class; a trial trains a network for each.
         study_file: kept, and gone on with if it exists.
         out: the settings file; the picture has its name with .png.
         device: as `choose_compute`.
-        progress_bar: show one on standard error, if that is a terminal.
 
     Returns:
         `out`.
@@ -90,27 +85,18 @@ def tune(
     if folds < 2:
         raise InputError(f"--folds {folds}: at least 2 are needed")
     compute = choose_compute(device, base.precision)
-    if source.sample:
+    if digits.test_labels is not None:
         logger.warning(
             "Searching on the sample, whose digits may be among Kaggle's test images: for a look; "
             "what it finds is not for a submission."
         )
-    digits = source.read()
-    logger.info("%-8s %s", "device", compute)
+    logger.info("device   %s, %s", compute.device, compute.dtype)
     study = _open_study(optuna, study_file)
     _claim_study(study, study_file, base, digits, folds)
     _fail_orphans(optuna, study)
     logger.info("%-8s %s: %d of %d trials are done", "study", study_file, done(study), trials)
 
-    with make_bar(
-        shown=progress_bar,
-        total=trials,
-        initial=done(study),
-        desc="trials",
-        unit="trial",
-        leave=True,
-        delay=0,
-    ) as bar:
+    with progress(total=trials, initial=done(study), desc="trials", leave=True, delay=0) as bar:
         while _asked(study) < trials:
             trial = study.ask()
             trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
@@ -161,8 +147,8 @@ def cross_validated_error(
         )
         held_out = LabelledImages(digits.train_images[held], digits.train_labels[held])
         data = training_images(digits, rows, settings).to(compute.device)
-        training = start_training(settings, compute)
-        for row in train(training, data, held_out, settings, compute):
+        training = start_training(settings, compute, len(data))
+        for row in train(training, data, held_out):
             error = 1 - row["val_accuracy"]
             step += 1
             tell(step, (sum(finished) + error) / (len(finished) + 1))
@@ -225,7 +211,7 @@ def _short(value: Any) -> str:
 
 
 def _changes(settings: Settings) -> dict[str, Any]:
-    return {name: value for name, value in settings.as_dict().items() if name != "preset"}
+    return {name: value for name, value in vars(settings).items() if name != "preset"}
 
 
 def _import_optuna() -> Any:
@@ -274,7 +260,7 @@ def _claim_study(
 ) -> None:
     """Refuse a study of other settings, data or folds; make a new one ours."""
     # The code is not compared: a search may go on after a mend.
-    mine = run_identity(base.as_dict() | {"folds": folds}, digits.digest(), "")
+    mine = run_identity(vars(base) | {"folds": folds}, digits.digest(), "")
     theirs = study.user_attrs.get("identity")
     if theirs is None and not study.trials:
         study.set_user_attr("identity", mine)
@@ -313,9 +299,9 @@ def _write_best(study: optuna.Study, base: Settings, out: Path) -> Path:
     if factor is not None:
         values["widths"] = scaled_widths(base, factor)
     settings = make_settings(base.preset, _changes(base) | values)
-    write_json(out, settings.as_dict())
+    write_json(out, vars(settings))
     picture = out.with_suffix(".png")
-    write_bytes(picture, search_picture(study))
+    write_file(picture, search_picture(study))
     logger.info(
         "\nbest     trial %d of %d: %.3f %% wrong in cross-validation",
         best.number,

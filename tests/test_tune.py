@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from matplotlib import image
 
-from digitkaggle.data import DataSource, Digits
-from digitkaggle.errors import InputError
-from digitkaggle.settings import make_settings
+from digitkaggle.core.basics import Digits, InputError
+from digitkaggle.core.settings import make_settings
 from digitkaggle.tune import tune
 
 from .conftest import REPOSITORY
@@ -29,10 +28,10 @@ def trials_of(study: Path) -> list:
     return optuna.load_study(study_name="digitkaggle", storage=storage).trials
 
 
-def searched(folder: Path, source: DataSource, trials: int, base=BASE) -> Path:
+def searched(folder: Path, digits: Digits, trials: int, base=BASE) -> Path:
     return tune(
         base,
-        source,
+        digits,
         trials=trials,
         folds=2,
         study_file=folder / "study.journal",
@@ -41,8 +40,8 @@ def searched(folder: Path, source: DataSource, trials: int, base=BASE) -> Path:
     )
 
 
-def test_a_search_leaves_settings_that_a_run_takes_and_a_picture(tmp_path, few_source):
-    out = searched(tmp_path, few_source, 3)
+def test_a_search_leaves_settings_that_a_run_takes_and_a_picture(tmp_path, few_digits):
+    out = searched(tmp_path, few_digits, 3)
     values = json.loads(out.read_text())
     found = make_settings(values.pop("preset"), values)
     trials = trials_of(tmp_path / "study.journal")
@@ -55,11 +54,11 @@ def test_a_search_leaves_settings_that_a_run_takes_and_a_picture(tmp_path, few_s
     assert image.imread(tmp_path / "tuned.png").std() > 0
 
 
-def test_a_search_goes_on_where_it_stopped_to_the_same_trials(tmp_path, few_source):
+def test_a_search_goes_on_where_it_stopped_to_the_same_trials(tmp_path, few_digits):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    searched(whole, few_source, 3)
-    searched(parts, few_source, 1)
-    searched(parts, few_source, 3)
+    searched(whole, few_digits, 3)
+    searched(parts, few_digits, 1)
+    searched(parts, few_digits, 3)
     values = [
         [(trial.params, trial.value) for trial in trials_of(folder / "study.journal")]
         for folder in (whole, parts)
@@ -68,43 +67,43 @@ def test_a_search_goes_on_where_it_stopped_to_the_same_trials(tmp_path, few_sour
     assert (whole / "tuned.json").read_bytes() == (parts / "tuned.json").read_bytes()
 
 
-def test_test_images_have_no_part_in_a_search(tmp_path, few_source, few_digits):
+def test_test_images_have_no_part_in_a_search(tmp_path, few_digits):
     others = Digits(few_digits.train_images, few_digits.train_labels, 255 - few_digits.test_images)
-    searched(tmp_path / "one", few_source, 1)
-    searched(tmp_path / "two", DataSource("other test images", lambda: others), 1)
+    searched(tmp_path / "one", few_digits, 1)
+    searched(tmp_path / "two", others, 1)
     values = [trials_of(tmp_path / name / "study.journal")[0].value for name in ("one", "two")]
     assert values[0] == values[1]
 
 
-def test_a_study_of_another_search_is_refused_with_what_differs(tmp_path, few_source):
-    searched(tmp_path, few_source, 1)
+def test_a_study_of_another_search_is_refused_with_what_differs(tmp_path, few_digits):
+    searched(tmp_path, few_digits, 1)
     before = (tmp_path / "study.journal").read_bytes()
     other = make_settings("fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 50})
     with pytest.raises(InputError, match="epochs 2 there, 3 here"):
-        searched(tmp_path, few_source, 2, other)
+        searched(tmp_path, few_digits, 2, other)
     assert (tmp_path / "study.journal").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"no study\n", b"\0\xff", b"{}\n"])
-def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path, few_source, content):
+def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path, few_digits, content):
     (tmp_path / "study.journal").write_bytes(content)
     with pytest.raises(InputError, match=r"is no study of ours: name another by --study"):
-        searched(tmp_path, few_source, 1)
+        searched(tmp_path, few_digits, 1)
     assert (tmp_path / "study.journal").read_bytes() == content
 
 
-def test_a_search_of_no_trials_or_of_one_fold_is_refused(tmp_path, few_source):
+def test_a_search_of_no_trials_or_of_one_fold_is_refused(tmp_path, few_digits):
     with pytest.raises(InputError, match="--trials 0"):
-        searched(tmp_path, few_source, 0)
+        searched(tmp_path, few_digits, 0)
     with pytest.raises(InputError, match="--folds 1"):
-        tune(BASE, few_source, trials=1, folds=1, study_file=tmp_path / "s", out=tmp_path / "o")
+        tune(BASE, few_digits, trials=1, folds=1, study_file=tmp_path / "s", out=tmp_path / "o")
     assert not list(tmp_path.iterdir())
 
 
-def test_without_optuna_the_line_says_how_to_install_it(tmp_path, few_source, monkeypatch):
+def test_without_optuna_the_line_says_how_to_install_it(tmp_path, few_digits, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"make tune"):
-        searched(tmp_path, few_source, 1)
+        searched(tmp_path, few_digits, 1)
 
 
 @pytest.mark.slow

@@ -19,13 +19,12 @@ from typing import Any
 
 import torch
 
-from digitkaggle.data import DataSource, Digits, files_source
-from digitkaggle.errors import InputError
-from digitkaggle.files import write_json, write_text
-from digitkaggle.locations import find_data
-from digitkaggle.sample import SAMPLE_SOURCE
-from digitkaggle.settings import PRESETS
-from digitkaggle.split import split_rows
+from digitkaggle.core.basics import Digits, InputError
+from digitkaggle.core.results import write_file
+from digitkaggle.core.settings import PRESETS
+from digitkaggle.core.split import split_rows
+from digitkaggle.runs.files import find_data, read_data, write_json
+from digitkaggle.sample import sample_digits
 
 from . import measures, recipes
 
@@ -55,21 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--splits", type=int, default=2, metavar="N", help="held-out sets of the part ensemble"
     )
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="of each run of the part ensemble"
+        "--jobs", type=int, default=1, metavar="N", help="of each run of the part ensemble"
     )
     parser.add_argument("--quick", action="store_true", help="a trial: little of everything")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
     flags = parser.parse_args(arguments)
     location = flags.data or find_data()
     try:
-        source = SAMPLE_SOURCE if location is None else files_source(location)
-        digits = source.read()
+        digits = sample_digits() if location is None else read_data(location)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    results: dict[str, Any] = {"machine": machine(source)}
+    results: dict[str, Any] = {"machine": machine(digits)}
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(flags, source, digits, Path(folder))
+        bench = Bench(flags, digits, Path(folder))
         for part in flags.only or PARTS:
             results[part] = getattr(bench, part)()
             print("\n".join(TABLES[part](results[part])), flush=True)
@@ -77,19 +75,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for part in flags.only or PARTS:
         lines += [*TABLES[part](results[part]), ""]
     write_json(flags.out / "bench.json", results)
-    write_text(flags.out / "bench.md", "\n".join(lines))
+    write_file(flags.out / "bench.md", "\n".join(lines).encode())
     print(f"\nwritten to {flags.out}: bench.md, bench.json")
     return 0
 
 
-def machine(source: DataSource) -> str:
+def machine(digits: Digits) -> str:
     """Where and on what this was measured, in a line."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
-    data = "the sample" if source.sample else "the competition's data"
+    data = "the sample" if digits.test_labels is not None else "the competition's data"
     return (
         f"on {time.strftime('%Y-%m-%d')} on {torch.get_num_threads()} threads of {processor}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, {data}"
@@ -99,10 +97,8 @@ def machine(source: DataSource) -> str:
 class Bench:
     """The parts, each a method of that name that returns numbers for JSON."""
 
-    def __init__(
-        self, flags: argparse.Namespace, source: DataSource, digits: Digits, folder: Path
-    ) -> None:
-        self.flags, self.source, self.digits, self.folder = flags, source, digits, folder
+    def __init__(self, flags: argparse.Namespace, digits: Digits, folder: Path) -> None:
+        self.flags, self.digits, self.folder = flags, digits, folder
         self.csvs = folder / "csv"
         self.csvs.mkdir()
         measures.write_table(self.csvs / "train.csv", digits.train_images, digits.train_labels)
@@ -176,7 +172,7 @@ class Bench:
     def loading(self) -> dict[str, float]:
         """Both CSVs to tensors; imports."""
         repeats = 1 if self.flags.quick else 5
-        figures = measures.loading(files_source(self.csvs), self.csvs, repeats)
+        figures = measures.loading(self.csvs, repeats)
         return figures | {
             f"import {name}": seconds for name, seconds in measures.import_seconds(repeats).items()
         }
@@ -202,9 +198,9 @@ class Bench:
         for seed in range(self.flags.first_seed, self.flags.first_seed + self.flags.splits):
             flags = ["--seed", str(1000 * seed), "--split-seed", str(seed)]
             flags += ["--epochs", "1", "--members", "2"] if self.flags.quick else []
-            if self.flags.processes > 1:
-                threads = max(1, torch.get_num_threads() // self.flags.processes)
-                flags += ["--processes", str(self.flags.processes), "--threads", str(threads)]
+            if self.flags.jobs > 1:
+                threads = max(1, torch.get_num_threads() // self.flags.jobs)
+                flags += ["--jobs", str(self.flags.jobs), "--threads", str(threads)]
             rows.append(measures.ensemble(self.digits, self.folder, seed, *flags))
             print("\n".join(ensemble_table(rows)), flush=True)
         return rows
@@ -227,8 +223,7 @@ SHORT_RUN = {
     "fast": ["--epochs", "1"],
     "balanced": ["--epochs", "1"],
     "best": ["--epochs", "1", "--members", "2"],
-    # A piece more than a step of the whole: two epochs would take a quarter of an hour.
-    "classic": ["--time-budget", "120s"],
+    "classic": ["--epochs", "1"],
 }
 
 

@@ -18,15 +18,16 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitkaggle.augment import affine_matrices, random_affine
-from digitkaggle.data import DataSource, Digits
-from digitkaggle.device import Compute, choose_compute
-from digitkaggle.models import open_model
-from digitkaggle.prediction import network_input, predict_logits
-from digitkaggle.run_folder import MEMBERS, PROBABILITIES
-from digitkaggle.settings import PRESETS, Settings
-from digitkaggle.split import split_rows
-from digitkaggle.training import LabelledImages, start_training, train_batch
+from digitkaggle.core.augment import affine_matrices, augmented
+from digitkaggle.core.basics import IMAGE_SIZE, Digits, LabelledImages
+from digitkaggle.core.device import Compute, choose_compute
+from digitkaggle.core.results import PROBABILITIES
+from digitkaggle.core.settings import PRESETS, Settings
+from digitkaggle.core.split import split_rows
+from digitkaggle.core.training import network_input, predict_logits, start_training, train_batch
+from digitkaggle.runs.files import read_data
+from digitkaggle.runs.folder import MEMBERS
+from digitkaggle.runs.results import open_model
 
 MATRIX_SIZES = (512, 1024, 2048, 4096)
 GROWTH = (10_500, 21_000, 42_000, 168_000)
@@ -123,7 +124,7 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     optimizer's), while the time is that of the whole step, augmentation and optimizer included.
     """
     data = random_digits(settings.batch_size * 4)
-    training = start_training(settings, compute)
+    training = start_training(settings, compute, len(data))
     training.network.train()
     indices = torch.arange(len(data)).split(settings.batch_size)
     piece = indices[0][: settings.piece_size or settings.batch_size]
@@ -136,7 +137,7 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     product = best_matrix_product(compute.dtype)
     batches = iter(indices * steps)
     seconds = fastest(
-        lambda: train_batch(training, data, next(batches), settings, compute),
+        lambda: train_batch(training, data, next(batches), IMAGE_SIZE),
         repeats=steps if settings.piece_size == 0 else 2,
         pick=statistics.median,
     )
@@ -155,7 +156,6 @@ def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
     Both rotate, shift, zoom and shear at once, bilinearly. scipy's loop is what a reader would
     write: one `affine_transform` an image.
     """
-    ranges = {name: getattr(settings, name) for name in ("rotation", "shift", "zoom", "shear")}
     generator = torch.Generator().manual_seed(0)
     batch = network_input(images[: settings.batch_size])
     stack = batch.squeeze(1).numpy()
@@ -172,7 +172,7 @@ def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
 
     ours, theirs = [], []
     for _ in range(5):
-        ours.append(fastest(lambda: random_affine(batch, generator, **ranges), repeats=10))
+        ours.append(fastest(lambda: augmented(batch, settings, generator), repeats=10))
         theirs.append(fastest(by_scipy, repeats=2))
     return {
         "ours_us": 1e6 * statistics.median(ours) / len(batch),
@@ -180,7 +180,7 @@ def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
     }
 
 
-def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, float]:
+def loading(folder: Path, repeats: int = 5) -> dict[str, float]:
     """Seconds from train.csv and test.csv to tensors, ours and by pandas' engines, in turn."""
     seconds: dict[str, list[float]] = {"ours": []}
 
@@ -190,7 +190,7 @@ def loading(source: DataSource, folder: Path, repeats: int = 5) -> dict[str, flo
             torch.from_numpy(table.to_numpy(dtype=np.uint8, copy=True))
 
     for _ in range(repeats):
-        seconds["ours"].append(fastest(source.read, repeats=1))
+        seconds["ours"].append(fastest(lambda: read_data(folder), repeats=1))
         for engine in ("c", "pyarrow"):
             taken = fastest(lambda engine=engine: by_pandas(engine), repeats=1)
             seconds.setdefault(f"pandas, {engine}", []).append(taken)

@@ -1,0 +1,1 @@
+"""The way to Kaggle and back: data, kernel, submission."""

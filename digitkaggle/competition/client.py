@@ -1,0 +1,155 @@
+"""Kaggle's own client, with what it lacks: time limits, second tries, errors that say what to do.
+
+kagglesdk, the lower half of the package kaggle, does the transport. Importing it does nothing; to
+`import kaggle` prints pages without credentials and may hang with them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import requests
+from requests import JSONDecodeError, RequestException
+
+from ..core.basics import InputError, logger
+from ..core.data import COMPETITION
+from ..runs.files import read_json
+
+RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
+NEW_TOKEN = "make an API token at https://www.kaggle.com/settings"
+TRIES = 5
+NONSENSE = (ValueError, TypeError, KeyError, AttributeError)  # what kagglesdk raises on any
+LONGEST_WAIT = 300  # seconds that a Retry-After may ask for
+ADVICE = {
+    401: f"the credentials are not accepted: {NEW_TOKEN}",
+    403: f"forbidden: accept the rules at {RULES}, and check that the credentials are yours",
+    404: "Kaggle does not know it: check the name, or push first",
+    409: "Kaggle is at it already: wait a minute and try again",
+    429: "too many requests: wait some minutes and try again",
+}
+
+
+class KaggleError(Exception):
+    """Kaggle or the network refused or failed; printed as InputError is, with exit code 3."""
+
+
+def positive_seconds(variable: str, default: float) -> float:
+    """The number of seconds in an environment variable."""
+    text = os.environ.get(variable) or str(default)
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise InputError(f"{variable} is a number of seconds above 0, not {text!r}")
+
+
+# How long Kaggle may be silent; what is waited before a second try, and between looks at a state.
+time_limit = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_TIMEOUT", 60)
+first_pause = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_PAUSE", 2)
+
+
+def kaggle_account() -> dict[str, str]:
+    """`username` and `key` of kaggle.json, which KAGGLE_USERNAME and KAGGLE_KEY override."""
+    given = {name: os.environ.get(f"KAGGLE_{name.upper()}", "") for name in ("username", "key")}
+    usual = Path.home() / ".kaggle"
+    if not os.path.isdir(usual):
+        usual = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "kaggle"
+    path = Path(os.environ.get("KAGGLE_CONFIG_DIR", usual)) / "kaggle.json"
+    if all(given.values()) or not os.path.isfile(path):  # unlike Path's, false without permission
+        return given
+    found = read_json(path)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in given):
+        raise InputError(f"{path} has no username and key: {NEW_TOKEN}")
+    if os.name == "posix" and path.stat().st_mode & 0o044:
+        logger.warning("others on this machine can read %s: chmod 600 %s", path, path)
+    return {name: given[name] or found[name] for name in given}
+
+
+class Kaggle:
+    """A connection to Kaggle; its calls end in time, in an answer or a KaggleError."""
+
+    def __init__(self) -> None:
+        """Sign in by a token, a key, or what a sign-in by browser left: Kaggle's own order."""
+        from kagglesdk import KaggleClient
+        from kagglesdk.kaggle_creds import KaggleCredentials
+        from kagglesdk.kaggle_env import get_access_token_from_env
+
+        try:
+            token, self.origin = get_access_token_from_env()
+        except (OSError, ValueError):  # it looks for a file of the token's name, however long
+            token, self.origin = os.environ.get("KAGGLE_API_TOKEN"), "KAGGLE_API_TOKEN"
+        name, key = ("", "") if token else kaggle_account().values()
+        client = KaggleClient(username=name, password=key, api_token=token)
+        self.apis = client.competitions.competition_api_client, client.kernels.kernels_api_client
+        self.secret = token or (name and key)
+        http = client.http_client()
+        http.__enter__()  # makes the session
+        http._session.send = partial(http._session.send, timeout=time_limit())
+        if not self.secret:
+            saved = KaggleCredentials.load(client=client)
+            self.secret = saved and self.call("sign in", saved.get_access_token)
+            if not self.secret:
+                raise InputError(f"no Kaggle credentials: {NEW_TOKEN}, for ~/.kaggle/kaggle.json")
+            http._session.auth = http.BearerAuth(self.secret)
+
+    def ask(self, method: str, **fields: Any) -> Any:
+        """The answer to a method of the client, whose request has these fields."""
+        return self.call(method.replace("_", " "), partial(self.send, method, **fields))
+
+    def send(self, method: str, **fields: Any) -> Any:
+        """As `ask`, tried once, for use within `call`."""
+        act = next(getattr(api, method) for api in self.apis if hasattr(api, method))
+        request = inspect.signature(act, eval_str=True).parameters["request"].annotation()
+        for name, value in fields.items():
+            setattr(request, name, value)
+        return act(request)
+
+    def call(self, what: str, action: Callable[[], Any]) -> Any:
+        """Do what may be done twice without harm, again after a pause where that may help."""
+        for number in range(TRIES):
+            try:
+                return action()
+            except (RequestException, *NONSENSE) as error:
+                fault, wait = self.explain(error)
+                if wait > LONGEST_WAIT or number == TRIES - 1:
+                    raise KaggleError(f"{what}: {fault}") from error
+                time.sleep(max(wait, first_pause() * 2**number))
+
+    def explain(self, error: Exception) -> tuple[str, float]:
+        """What went wrong, with advice, and the seconds to wait before another try."""
+        if isinstance(error, JSONDecodeError) or not isinstance(error, RequestException):
+            return "Kaggle's answer makes no sense: try later", 0
+        response = error.response
+        if response is None:
+            why = f"{type(error).__name__}, within {time_limit():g} s"
+            return f"no answer ({why}): check the network, and http_proxy if it is set", 0
+        response.close()  # a streamed one would stay open
+        status = response.status_code
+        if response.request.method != "POST":  # not the API: a signed address, which may expire
+            return f"the storage refuses it ({status}): try later", 0
+        asked = response.headers.get("Retry-After", "")
+        wait = int(asked) if asked.isdecimal() else 0
+        advice = ADVICE.get(status, "Kaggle has a fault: try later" if status >= 500 else "refused")
+        said = one_line(str(error).replace(self.secret or "\n", "…"))
+        fault = f"{advice} ({said}; credentials: {self.origin or 'kaggle.json, KAGGLE_KEY'})"
+        return fault, wait if status == 429 or status >= 500 else math.inf
+
+
+def fetch(url: str, start: int = 0) -> requests.Response:
+    """A streamed answer to GET from byte `start`, without our credentials; for use in `call`."""
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    response = requests.get(url, headers=headers, stream=True, timeout=time_limit())
+    if response.status_code != 416:  # nothing is left to fetch
+        response.raise_for_status()
+    return response
+
+
+def one_line(text: object) -> str:
+    """What Kaggle says, fit for a line of ours."""
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,115 @@
+"""A submission: checked, sent once, and its score."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from ..core.basics import InputError, logger
+from ..core.data import COMPETITION, KAGGLE_TEST_IMAGES
+from ..core.results import METRICS, SUBMISSION
+from ..runs.files import read_json
+from ..runs.folder import RUNS, newest_run
+from .client import Kaggle, KaggleError, first_pause, one_line, time_limit
+from .record import read_record, write_record
+
+LONGEST_SCORING = 300  # pauses
+
+
+def submit(file: Path | None = None, message: str = "", force: bool = False) -> None:
+    """Send a submission, by default the newest finished run's, and print its score."""
+    path = file or newest_run(RUNS) / SUBMISSION
+    metrics = read_json(path.parent / METRICS) if (path.parent / METRICS).is_file() else {}
+    if "test" in metrics:
+        raise InputError(f"{path} is of a run on the sample, not on the competition's data")
+    text = read_submission(path)
+    check_submission(text, KAGGLE_TEST_IMAGES, str(path))
+    if len({row[-1] for row in text.splitlines()[1:]}) == 1:
+        raise InputError(f"{path} says the same for every image, as the sample submission does")
+    about = f"digitkaggle, {path.name}"
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        accuracy, sources = metrics["validation"]["accuracy"], metrics["source_digest"][:12]
+        about = f"{metrics['settings']['preset']}, validation {accuracy:.4%}, sources {sources}"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    for sent in [] if force else read_record()["submissions"]:
+        if sent["sha256"] == digest:
+            number = f"submission {sent['ref']}, score {sent['score'] or 'not known yet'}"
+            raise InputError(f"{path} was sent before ({number}): --force sends it again")
+    kaggle = Kaggle()
+    description = f"{message or about} [{digest[:8]}]"
+    known = [entry.ref for entry in submissions(kaggle)]
+    write_record()
+    logger.info("sending %s: %s", path, description)
+    token = kaggle.call("upload the submission", lambda: upload(kaggle, path, text.encode()))
+    ref = kaggle.call("submit", lambda: create(kaggle, token, description, known))
+    entry = {"ref": ref, "file": str(path), "sha256": digest, "message": description}
+    write_record("submissions", **entry, score="")
+    score = wait_for_score(kaggle, ref)
+    if score:
+        write_record("submissions", **entry, score=score)
+        print(f"score {score}")
+
+
+def read_submission(path: Path) -> str:
+    """The text of a submission."""
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no submission that can be read ({error})") from error
+
+
+def check_submission(text: str, images: int, name: str) -> None:
+    """Refuse, naming the row, all but a header and a row for every image: 1, 2, … and a digit."""
+    header, *rows = text.splitlines() or [""]
+    if header != "ImageId,Label":
+        raise InputError(f"{name}, line 1: the header is {header[:40]!r}, not 'ImageId,Label'")
+    if len(rows) != images:
+        raise InputError(f"{name} has {len(rows):,} rows for {images:,} test images")
+    for number, row in enumerate(rows, start=1):
+        if row[:-1] != f"{number}," or row[-1] not in "0123456789":
+            raise InputError(f"{name}, row {number}: {row[:40]!r} is not '{number},' and a digit")
+
+
+def submissions(kaggle: Kaggle) -> list[Any]:
+    """What was submitted to the competition, as Kaggle lists it."""
+    return kaggle.ask("list_submissions", competition_name=COMPETITION).submissions or []
+
+
+def upload(kaggle: Kaggle, path: Path, content: bytes) -> str:
+    """Store the file at Kaggle, which answers with its token; no submission yet."""
+    fields = {"file_name": path.name, "content_length": len(content)}
+    fields["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
+    start = kaggle.send("start_submission_upload", competition_name=COMPETITION, **fields)
+    requests.put(start.create_url, data=content, timeout=time_limit()).raise_for_status()
+    return start.token
+
+
+def create(kaggle: Kaggle, token: str, description: str, known: list[int]) -> int:
+    """Make the uploaded file a submission, unless a try whose answer was lost did; its number."""
+    for entry in submissions(kaggle):
+        if entry.ref not in known and entry.description == description:
+            return entry.ref
+    fields = {"blob_file_tokens": token, "submission_description": description}
+    answer = kaggle.send("create_submission", competition_name=COMPETITION, **fields)
+    if not answer.ref:
+        raise KaggleError(f"submit: Kaggle did not take it: {one_line(answer.message)}")
+    return answer.ref
+
+
+def wait_for_score(kaggle: Kaggle, ref: int) -> str:
+    """The public score; empty if Kaggle takes too long."""
+    for _ in range(LONGEST_SCORING):
+        for entry in submissions(kaggle):
+            if entry.ref == ref and entry.status.name == "COMPLETE":
+                return entry.public_score or "unknown"
+            if entry.ref == ref and entry.status.name == "ERROR":
+                reason = one_line(entry.error_description or "no reason given")
+                raise KaggleError(f"Kaggle rejected submission {ref}: {reason}")
+        time.sleep(first_pause())
+    logger.warning("submission %d has no score yet: see the competition's page", ref)
+    return ""

@@ -1,0 +1,75 @@
+"""Augmentation.
+
+A slightly turned, shifted, zoomed or leaning 7 is still a 7. Each time an image is seen it is
+changed anew, at random, so there is no end of training digits and nothing to learn by heart. In
+the three epochs of `fast` that gains nothing yet (0.00 points, give or take 0.04); it is for longer
+training.
+
+It runs on the device, on whole batches: 2.3 us an image on two CPU cores, 15 times faster than
+`scipy` image by image, and 1.4 % of a training step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from .basics import IMAGE_SIZE
+from .settings import Settings
+
+
+def augmented(
+    images: Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
+) -> Tensor:
+    """A batch as training sees it: each image through a random affine map of its own.
+
+    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the CPU, so that every
+    device sees the same draws, evenly from the ranges of the settings.
+    """
+    ranges = torch.tensor(
+        [settings.rotation, settings.shift, settings.shift, settings.zoom, settings.shear]
+    )
+    if settings.augmentation != "affine" or (not ranges.any() and size == images.shape[-1]):
+        return images
+    draws = torch.rand(len(images), 5, generator=generator).mul_(2).sub_(1) * ranges
+    matrices = affine_matrices(
+        rotation=draws[:, 0], shift=draws[:, 1:3], zoom=1 + draws[:, 3], shear=draws[:, 4]
+    )
+    return apply_affine(images, matrices.to(images.device), size)
+
+
+def affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
+    """The maps that turn (degrees, counter-clockwise), shift (N x 2, pixels of 28 to the right and
+    down), zoom (a factor) and shear (degrees to the right) a digit about the middle of its image.
+
+    N x 2 x 3: from a place in the result to the place in the source that it shows, -1 to 1 across.
+    """
+    angle = rotation * (math.pi / 180)
+    cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    lean = torch.tan(shear * (math.pi / 180))
+    # Source = lean back (turn back (shrink back (result - shift))).
+    of_x = torch.stack([cosine + lean * sine, lean * cosine - sine], dim=1)
+    linear = torch.stack([of_x, torch.stack([sine, cosine], dim=1)], dim=1)
+    offset = -linear @ (shift * (2 / IMAGE_SIZE)).unsqueeze(2)
+    return torch.cat([linear, offset], dim=2)
+
+
+def apply_affine(images: Tensor, matrices: Tensor, size: int) -> Tensor:
+    """Each image through its own map, bilinear, zeros outside.
+
+    From N x 1 x H x W to N x 1 x size x size, which show all of the image, smaller or not.
+    """
+    centres = pixel_centres(size, images.device)
+    # All pixels of a column share one product, all of a row another: 1.1 us an image, where
+    # functional.affine_grid, which multiplies matrices for every pixel, takes 8.4.
+    of_rows = matrices[:, :, 1, None] * centres + matrices[:, :, 2, None]
+    planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], centres)
+    grid = planes.permute(0, 2, 3, 1)
+    return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def pixel_centres(size: int, device: torch.device) -> Tensor:
+    """Where the middles of `size` pixels lie between the image's edges, -1 and 1."""
+    return (2 * torch.arange(size, device=device) + 1) / size - 1

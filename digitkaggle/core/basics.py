@@ -1,0 +1,82 @@
+"""What everything needs.
+
+The digits, the two errors, the log. Images stay the bytes that they are: 42,000 take 33 MB and lie
+on the device whole, and a batch is a slice of a shuffled index. No loader, no workers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+VERSION = "0.2.0"
+IMAGE_SIZE = 28  # pixels along a side
+CLASSES = 10
+
+logger = logging.getLogger("digitkaggle")
+logger.addHandler(logging.NullHandler())  # as a library we stay silent
+
+
+class InputError(Exception):
+    """Wrong use or bad input: one line that says what is wrong, where, and what to do next."""
+
+
+class TrainingError(InputError):
+    """Training cannot go on, for its loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> LabelledImages:
+        """The same images and labels on another device."""
+        return LabelledImages(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The competition's images. Labels of test images are known of the sample alone."""
+
+    train_images: Tensor  # uint8, N x 1 x 28 x 28
+    train_labels: Tensor  # int64, N
+    test_images: Tensor  # uint8, M x 1 x 28 x 28
+    test_labels: Tensor | None = None  # int64, M
+    origin: str = ""  # where they came from
+
+    def digest(self) -> str:
+        """SHA-256 of all pixels and labels: the same for the same digits, however stored."""
+        total = hashlib.sha256()
+        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            if tensor is not None:
+                total.update(f"{tuple(tensor.shape)}".encode())
+                total.update(tensor.contiguous().numpy().data)
+        return total.hexdigest()
+
+
+def show_log(level: int = logging.INFO) -> None:
+    """Print messages of `level` and above: warnings on standard error, the rest on output."""
+    usual, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    usual.addFilter(lambda record: record.levelno < logging.WARNING)
+    warnings.setLevel(logging.WARNING)
+    logger.handlers, logger.propagate = [usual, warnings], False
+    logger.setLevel(level)
+
+
+def progress(items: Any = None, **options: Any) -> tqdm:
+    """A progress bar, on a terminal only, for what takes over two seconds; TQDM_DISABLE=1: none."""
+    hidden = bool(os.environ.get("TQDM_DISABLE")) or None  # None: shown on a terminal only
+    return tqdm(items, disable=hidden, **({"leave": False, "delay": 2} | options))

@@ -1,0 +1,1 @@
+"""Own pictures of digits, and a page to draw on."""

@@ -1,0 +1,204 @@
+"""What a finished run left in its folder, read back: for its report, its model, to compare it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..core.basics import CLASSES, Digits, InputError
+from ..core.data import KAGGLE_TEST_IMAGES
+from ..core.device import Compute, choose_compute
+from ..core.networks import build_network
+from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, VALIDATION
+from ..core.settings import Settings, member_settings
+from .files import find_data, read_data, read_json, recorded_settings
+from .folder import MEMBERS
+
+PARTS = ("settings", "versions", "data", "device", "seconds")  # of metrics.json
+COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]  # of history.csv
+
+
+@dataclass(frozen=True)
+class HeldOutAnswers:
+    """What a run said of the images that it held out."""
+
+    row: np.ndarray  # int64, N: places in train.csv
+    label: np.ndarray  # int64, N: the true classes
+    probabilities: np.ndarray  # float32, N x 10
+    member: np.ndarray | None = None  # int64, N: whose images they are, where that is known
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most likely class of each image, int64, N."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of that class, float32, N."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether that class is the true one, bool, N."""
+        return self.predicted == self.label
+
+
+@dataclass(frozen=True)
+class Results:
+    """A finished run, as its folder has it."""
+
+    folder: Path
+    metrics: Mapping[str, Any]
+    best_epochs: list[int]  # of each member, the epoch of its weights
+    history: Any  # a pandas DataFrame: a row for each epoch and member
+    probabilities: np.ndarray  # float32, test images x 10
+    held_out: HeldOutAnswers | None  # None: it trained on all images
+    member_digits: np.ndarray | None  # uint8, members x test images; None: one network
+
+
+def read_results(folder: Path) -> Results:
+    """All of a run's folder; InputError if it holds no finished run, or a damaged one."""
+    import pandas as pd
+
+    if not (folder / METRICS).is_file():
+        raise InputError(f"{folder} holds no finished run: name the folder of one")
+    metrics = read_json(folder / METRICS)
+    try:
+        best_epochs = np.atleast_1d(metrics["best_epoch"]).tolist()
+        history = pd.read_csv(folder / HISTORY)
+        if "member" not in history:
+            history["member"] = 1
+        probabilities = np.load(folder / PROBABILITIES, allow_pickle=False)
+        arrays, said = read_arrays(folder / VALIDATION), read_arrays(folder / MEMBERS)
+        held_out, digits = HeldOutAnswers(**arrays) if arrays else None, said.get("digits")
+        whole = all(isinstance(metrics[part], dict) for part in PARTS)
+        # An epoch may have nothing held out, but it has images that it learned from.
+        whole &= len(history) > 0 and history[COLUMNS].iloc[:, :3].notna().all(axis=None)
+        whole &= probabilities.shape[1:] == (CLASSES,)
+        whole &= digits is None or digits.shape[1:] == probabilities.shape[:1]
+        whole &= held_out is None or held_out.row.shape == held_out.right.shape
+        if not whole:
+            raise ValueError("files are cut off, or do not fit together")
+    except Exception as error:  # whatever damaged files make their readers raise
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(f"{folder} cannot be read ({reason}): do it again, --fresh") from error
+    return Results(folder, metrics, best_epochs, history, probabilities, held_out, digits)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz by name; none where there is no such file."""
+    if not path.exists():
+        return {}
+    # Through memory: np.load leaves a damaged zip's file open.
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def merged_by_row(answers: HeldOutAnswers) -> HeldOutAnswers:
+    """One answer an image, in the order of `row`: where members share an image, their mean."""
+    row, first, place = np.unique(answers.row, return_index=True, return_inverse=True)
+    total = np.zeros((len(row), CLASSES))
+    np.add.at(total, place, answers.probabilities)
+    shared = np.bincount(place)[:, None]
+    return HeldOutAnswers(row, answers.label[first], (total / shared).astype(np.float32))
+
+
+def accuracy_in_words(metrics: Mapping[str, Any]) -> list[str]:
+    """How well a run did, its error, and the wrong images to expect of Kaggle's 28,000."""
+    sentences = ["Nothing was held out, so how well it does is for Kaggle to say."]
+    if found := metrics.get("validation"):
+        images, wrong = found["images"], round((1 - found["accuracy"]) * found["images"])
+        # No mistake among N: with 95 % the true share is below 3/N.
+        expected = f"up to {3 / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
+        if wrong:
+            error = found["standard_error"] * KAGGLE_TEST_IMAGES
+            about = f"about {wrong / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
+            expected = f"{about}, give or take {error:,.0f}"
+        sentences = [
+            f"{wrong:,} of {images:,} held-out images are named wrong: an accuracy of "
+            f"{found['accuracy']:.2%}, with a standard error of {found['standard_error']:.2%}.",
+            f"Of Kaggle's {KAGGLE_TEST_IMAGES:,} test images expect {expected}.",
+        ]
+    if found := metrics.get("test"):
+        share = f"{found['accuracy']:.2%} of the {found['images']:,} test digits"
+        sentences.append(f"The sample's answers are known: {share} are right.")
+    return sentences
+
+
+def digits_of_run(
+    metrics: Mapping[str, Any], named: Path | None, sample: Callable[[], Digits]
+) -> tuple[Digits | None, str]:
+    """The very digits that a run learned from, or None and why they could not be had.
+
+    They are looked for where the run found them, then where a run today would; their digest says
+    whether they are the same. `named` is where they are now, if somebody knows better; `sample`
+    makes those of a run on the sample.
+
+    Raises:
+        InputError: what was named is missing or damaged, or holds other digits.
+    """
+    origin, digest = str(metrics["data"].get("origin")), metrics["data"].get("digest")
+    # The labels of test images are known of the sample alone.
+    places = [sample] if metrics.get("test") else [Path(origin), find_data()]
+    for place in [named] if named else dict.fromkeys(places):
+        try:
+            digits = sample() if place is sample else read_data(place) if place else None
+        except InputError:
+            if named:
+                raise
+            continue
+        if digits and digits.digest() == digest:
+            return digits, ""
+    if named:
+        raise InputError(f"{named} holds other digits than those of the run: name its data")
+    return None, f"the run's data are not in {origin} now, so images are left out: see --data"
+
+
+def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
+    """The networks of a model.pt, on `compute.device`, in evaluation mode; see `open_model`."""
+    return open_model(path, compute=compute)[0]
+
+
+def open_model(
+    run: Path, *, device: str = "auto", compute: Compute | None = None
+) -> tuple[list[nn.Sequential], Settings, Compute]:
+    """The networks of a run's folder, or of a model.pt itself, on the device that is chosen.
+
+    Raises:
+        InputError: the file is missing, damaged, or no model of ours (nothing in it is executed);
+            the device does not work.
+    """
+    path = run / MODEL if run.is_dir() else run
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: name the folder of a finished run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        settings, members = recorded_settings(content["settings"]), content["members"]
+        if isinstance(members, list):  # of version 0.1
+            members = dict(enumerate(members, start=1))
+        networks = [network_of(member_settings(settings, n), members[n]) for n in members]
+        if not networks:
+            raise ValueError("it holds no network")
+    except Exception as error:  # whatever torch's readers raise, and weights that do not fit
+        reason = str(error).partition("\n")[0][:100]
+        raise InputError(f"{path} is no model that can be used ({reason}): train again") from error
+    compute = compute or choose_compute(device, settings.precision)
+    return [network.to(compute.device) for network in networks], settings, compute
+
+
+def network_of(settings: Settings, weights: Mapping[str, Tensor]) -> nn.Sequential:
+    """A network with these weights; ValueError or what torch raises where they do not fit."""
+    network = build_network(settings, torch.Generator())
+    # Version 0.1 has the width of digits among the weights.
+    known = {name: value for name, value in weights.items() if not name.endswith("_extra_state")}
+    network.load_state_dict(known)
+    if not all(value.isfinite().all() for value in known.values()):
+        raise ValueError("its weights are not all numbers")
+    return network.eval()

@@ -1,0 +1,94 @@
+"""All of Kaggle's ways to sign in; without one nothing is asked."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from digitkaggle.competition.download import download
+from digitkaggle.competition.kernel import push
+from digitkaggle.competition.submit import submit
+from digitkaggle.core.basics import InputError
+from tests.competition.conftest import refused
+from tests.competition.server import KEY
+from tests.conftest import contents
+
+JSON = json.dumps({"username": "anna", "key": KEY})
+OLD_JSON = json.dumps({"username": "anna", "key": "old"})
+BY_BROWSER = {"access_token": "token-1", "access_token_expiration": "2999-01-01T00:00:00+00:00"}
+WAYS = {
+    "token variable": {"KAGGLE_API_TOKEN": "token-1"},
+    "token too long for a file's name": {"KAGGLE_API_TOKEN": "token-1" * 100},
+    "token file named": {"KAGGLE_API_TOKEN": "~/mine", "mine": "token-1\n"},
+    "token file": {".kaggle/access_token": "token-1\n", ".kaggle/kaggle.json": OLD_JSON},
+    "token file of Windows": {".kaggle/access_token.txt": "token-1"},
+    "token of a sign-in by browser": {
+        ".kaggle/credentials.json": json.dumps({"refresh_token": "r"} | BY_BROWSER)
+    },
+    "file": {".kaggle/kaggle.json": JSON},
+    "file in its new place": {".config/kaggle/kaggle.json": JSON},
+    "file elsewhere": {"KAGGLE_CONFIG_DIR": "~/there", "there/kaggle.json": JSON},
+    "file and variable": {"KAGGLE_KEY": KEY, ".kaggle/kaggle.json": OLD_JSON},
+    "variables": {"KAGGLE_USERNAME": "anna", "KAGGLE_KEY": KEY, ".kaggle/kaggle.json": "{"},
+}
+
+
+@pytest.fixture
+def nobody(kaggle, monkeypatch):
+    """No account."""
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.delenv("KAGGLE_KEY")
+    return kaggle
+
+
+def write_at_home(name: str, text: str, mode: int = 0o600) -> None:
+    path = Path.home() / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode("latin-1"))
+    path.chmod(mode)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_of_kaggles_ways_to_sign_in_work(nobody, monkeypatch, way):
+    for name, text in WAYS[way].items():
+        if name.startswith("KAGGLE_"):
+            monkeypatch.setenv(name, text.replace("~", str(Path.home())))
+        else:
+            write_at_home(name, text)
+    download()
+    scheme, secret = nobody.headers[0]["Authorization"].split()
+    if "token" in way:
+        assert (scheme, secret.replace("token-1", "")) == ("Bearer", "")
+    else:
+        assert (scheme, base64.b64decode(secret).decode()) == ("Basic", f"anna:{KEY}")
+    # The signed address is fetched without our credentials.
+    assert "Authorization" not in nobody.headers[nobody.calls.index("GET /data.zip")]
+    assert "kaggle" not in sys.modules  # whose import would sign in by itself, and print
+
+
+@pytest.mark.parametrize("command", [download, push, submit])
+def test_without_credentials_one_line_says_how_to_get_them_and_nothing_is_asked(
+    nobody, repository, run, command
+):
+    before = contents(repository)
+    with refused(InputError, "https://www.kaggle.com/settings"):
+        command()
+    assert nobody.calls == []
+    assert contents(repository) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", f'{{"key": "{KEY}"}}', f"{KEY}\xff"])
+def test_a_broken_kaggle_json_is_named_and_its_content_is_not_shown(nobody, text):
+    write_at_home(".kaggle/kaggle.json", text)
+    with refused(InputError, "kaggle.json"):
+        download()
+
+
+def test_a_kaggle_json_that_others_can_read_is_mentioned_once(nobody, caplog):
+    write_at_home(".kaggle/kaggle.json", JSON, mode=0o644)
+    download()
+    assert caplog.text.count("chmod 600") == 1

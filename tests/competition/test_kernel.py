@@ -1,0 +1,105 @@
+"""`push`: what is sent, what is refused before, and what Kaggle refuses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from digitkaggle.competition.client import KaggleError
+from digitkaggle.competition.kernel import push
+from digitkaggle.competition.record import read_record
+from digitkaggle.core.basics import InputError
+from tests.competition.conftest import BUNDLE, refused
+from tests.competition.server import KEY
+
+METADATA = "kernel/kernel-metadata.json"
+SLUG = "anna/digitkaggle-digit-recognizer"
+SENT = {"language": "python", "kernelType": "script", "machineShape": "NvidiaTeslaT4"}
+SENT |= {"slug": SLUG, "isPrivate": True, "enableGpu": True, "enableInternet": False}
+SENT |= {"newTitle": "digitkaggle digit recognizer", "competitionDataSources": ["digit-recognizer"]}
+
+
+def test_push_sends_the_kernel_and_prints_its_address_and_version(kaggle, repository, capsys):
+    push()
+    assert capsys.readouterr().out == f"https://www.kaggle.com/code/{SLUG} version 1\n"
+    assert kaggle.pushes[0]["text"] == (repository / "kernel/main.py").read_text()
+    assert {name: kaggle.pushes[0].get(name) for name in SENT} == SENT
+    pushed = read_record()["pushes"][0]
+    assert (pushed["version"], pushed["source_digest"]) == (1, "d" * 64)
+    assert json.loads((repository / METADATA).read_text())["id"] == SLUG
+
+
+def test_push_can_send_the_notebook_without_outputs_and_what_was_changed_in_the_metadata(
+    kaggle, repository
+):
+    changed = {"id": "bert/mine", "title": "Mine", "is_private": False, "dataset_sources": ["x/y"]}
+    (repository / METADATA).write_text(json.dumps(changed))
+    push(kind="notebook")
+    sent = kaggle.pushes[0]
+    assert (sent["slug"], sent["isPrivate"], sent["enableGpu"]) == ("bert/mine", False, True)
+    assert (sent["kernelType"], sent["datasetDataSources"]) == ("notebook", ["x/y"])
+    script = (repository / "kernel/main.py").read_text()
+    cell = {"cell_type": "code", "source": script, "outputs": []}
+    assert json.loads(sent["text"]) == {"cells": [cell]}
+    assert changed.items() <= json.loads((repository / METADATA).read_text()).items()
+
+
+BUNDLER = "kernel/bundle.py"
+REFUSES = 'import sys\nprint("error: no, thanks", file=sys.stderr)\nsys.exit(2)\n'
+REFUSED = [
+    (METADATA, '{"enable_gpuu": true}', "'enable_gpuu'"),
+    (METADATA, '{"enable_gpu": "true"}', "enable_gpu"),
+    (METADATA, '{"title": "Another title"}', "another-title"),
+    (METADATA, '{"id": "digitkaggle-digit-recognizer"}', "has no owner"),
+    (METADATA, '{"competition_sources": []}', "competition_sources"),
+    (METADATA, "[]", "no JSON object"),
+    (BUNDLER, BUNDLE.replace("epoch 1", KEY), "main.py contains your Kaggle credentials"),
+    (BUNDLER, REFUSES, "no, thanks"),
+    (BUNDLER, None, BUNDLER),
+    ("runs/kaggle.json", "[]", "kaggle.json"),
+    ("runs/kaggle.json", '{"pushes": 7}', "kaggle.json"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), REFUSED)
+def test_what_is_wrong_is_refused_before_anything_is_sent(kaggle, repository, name, text, expected):
+    (repository / "runs").mkdir()
+    (repository / name).write_text(text) if text else (repository / name).unlink()
+    with refused(InputError, expected):
+        push()
+    assert kaggle.calls == []
+
+
+def test_push_without_an_owner_is_refused_until_the_file_names_one(kaggle, repository, monkeypatch):
+    monkeypatch.delenv("KAGGLE_USERNAME")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "token-1")
+    with refused(InputError, f"{METADATA}: id has no owner"):
+        push()
+    path = repository / METADATA
+    path.write_text(path.read_text().replace("YOUR-KAGGLE-USERNAME", "anna"))
+    push()
+    assert [sent["slug"] for sent in kaggle.pushes] == [SLUG]
+
+
+REFUSALS = [
+    ({"error": "Maximum batch GPU session count of 2 reached."}, "GPU session count"),
+    ({"invalidCompetitionSources": ["digit-recognizer"]}, "/c/digit-recognizer/rules"),
+    ({"invalidKernelSources": ["anna/x"]}, "anna/x"),
+    ({"versionNumber": None}, "push"),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), REFUSALS)
+def test_a_refusal_inside_a_good_answer_is_a_failure(kaggle, repository, answer, expected):
+    kaggle.push_answer = answer
+    with refused(KaggleError, expected):
+        push()
+    assert read_record()["pushes"] == []
+
+
+def test_push_can_wait_for_the_end_and_an_earlier_runs_end_is_not_believed(pushed):
+    pushed.states = ["COMPLETE", "COMPLETE", "QUEUED", "RUNNING", "ERROR"]
+    pushed.failure = "out of time"
+    with refused(KaggleError, "out of time"):
+        push(wait=True)

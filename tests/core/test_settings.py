@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitkaggle.core.basics import InputError
+from digitkaggle.core.settings import PRESETS, Settings, make_settings, member_settings
+
+
+def test_the_classic_preset_is_the_published_recipe():
+    classic = PRESETS["classic"]
+    assert (classic.validation_fraction, classic.split_by_class) == (0.25, False)
+    assert (classic.augmentation, classic.network, classic.dropout) == ("expanded", "classic", 0.5)
+    assert (classic.optimizer, classic.learning_rate, classic.weight_decay) == ("adam", 2e-4, 0)
+    assert (classic.batch_size, classic.epochs, classic.schedule) == (4096, 150, "constant")
+    assert classic.softmax_head
+    assert classic.label_smoothing == classic.patience == classic.minimum_steps == 0
+
+
+def test_presets_carry_their_own_names():
+    assert all(settings.preset == name for name, settings in PRESETS.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("epochs", 10**12),
+        ("validation_fraction", 1.0),
+        ("validation_fraction", -0.1),
+        ("batch_size", -1),
+        ("learning_rate", 0),
+        ("learning_rate", float("nan")),
+        ("muon_learning_rate", float("inf")),
+        ("learning_rate", "0.1"),
+        ("dropout", 1.0),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("split_seed", 2**32),
+        ("views", 8),
+        ("network", "resnet"),
+        ("precision", "int8"),
+        ("softmax_head", 1),
+        ("widths", (8, 0, 8)),
+        ("widths", (8, True, 8)),
+        ("widths", 8),
+        ("widths", ()),
+        ("digit_widths", (8, 29)),
+        ("image_sizes", (7,)),
+        ("widht", 8),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_name_of_its_setting(name, value):
+    with pytest.raises(InputError, match=name):
+        make_settings("fast", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"widths": (8, 8)}, "three widths"),
+        ({"augmentation": "none", "image_sizes": (20, 28)}, "image_sizes"),
+        ({"validation_fraction": 0, "patience": 3}, "patience"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, expected):
+    with pytest.raises(InputError, match=expected):
+        make_settings("fast", changes)
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are():
+    with pytest.raises(InputError, match="fast, balanced, best, classic"):
+        make_settings("quick", {})
+
+
+def test_settings_survive_json():
+    settings = make_settings("best", {"widths": (4, 5, 6), "learning_rate": 1})
+    values = json.loads(json.dumps(vars(settings)))
+    assert make_settings(values.pop("preset"), values) == settings
+
+
+def test_whoever_sets_epochs_gets_them_even_where_the_preset_asks_for_more_steps():
+    assert PRESETS["balanced"].minimum_steps > 0
+    assert make_settings("balanced", {"epochs": 1}).minimum_steps == 0
+    assert make_settings("balanced", {"epochs": 1, "minimum_steps": 9}).minimum_steps == 9
+
+
+ANY_VALUE = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.lists(st.integers(), max_size=4), st.dictionaries(st.text(), st.none(), max_size=1),
+)  # fmt: skip
+NAMES = [field.name for field in dataclasses.fields(Settings)][1:]
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), ANY_VALUE, max_size=3))
+def test_any_values_either_make_settings_of_the_right_types_or_are_refused(changes):
+    try:
+        settings = make_settings("fast", changes)
+    except InputError:
+        return
+    for name, value in vars(PRESETS["fast"]).items():
+        assert type(getattr(settings, name)) is type(value)
+
+
+def test_members_take_the_widths_of_digits_in_turn_and_each_a_seed_of_its_own():
+    settings = make_settings("fast", {"members": 4, "seed": 7, "digit_widths": [0, 8, 11]})
+    members = [member_settings(settings, number) for number in range(1, 5)]
+    assert members[0] == settings
+    assert [one.digit_widths[0] for one in members] == [0, 8, 11, 0]
+    assert [one.seed for one in members] == [7, 8, 9, 10]
+    last = member_settings(make_settings("fast", {"seed": 2**63 - 1}), 2)
+    assert last.seed == 0

@@ -1,0 +1,93 @@
+"""The kernel as Kaggle runs it: with nothing of ours installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from digitkaggle.core.settings import make_settings
+from digitkaggle.runs.files import read_data
+from digitkaggle.runs.local import run_in_folder
+from tests.conftest import QUICK_FLAGS, REPOSITORY
+
+FILES = {
+    *("submission.csv", "model.pt", "history.csv", "metrics.json", "probabilities.npy"),
+    *("validation.npz", "result.png"),
+}
+QUICK = 'settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})'
+
+
+def on_kaggle(python: Path, kaggle: Path, *arguments: object) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
+    environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "PYTHONPATH": ""}
+    return subprocess.run(
+        [python, *map(str, arguments)],
+        cwd=kaggle / "working" if (kaggle / "working").exists() else kaggle,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities(
+    kernel_python, kaggle, tmp_path
+):
+    script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
+    done = on_kaggle(kernel_python, kaggle, "-W", "error", script, *QUICK_FLAGS, "--threads", 1)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (kaggle / "working").iterdir()} == FILES
+    metrics = json.loads((kaggle / "working/metrics.json").read_text())
+    assert metrics["source_digest"] in Path(script).read_text()
+    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})
+    digits = read_data(kaggle / "input/competitions/digit-recognizer")
+    folder = run_in_folder(settings, digits, out=tmp_path / "library", threads=1)
+    if "KERNEL_PYTHON" not in os.environ:  # another version of torch may count otherwise
+        theirs = (kaggle / "working/probabilities.npy").read_bytes()
+        assert theirs == (folder / "probabilities.npy").read_bytes()
+
+
+def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, tmp_path):
+    book = json.loads((REPOSITORY / "kernel/main.ipynb").read_text())
+    assert not any(cell.get("outputs") for cell in book["cells"])
+    for cell in book["cells"]:
+        lines = [QUICK + "\n" if li.startswith("settings = P") else li for li in cell["source"]]
+        cell["source"] = lines
+    (tmp_path / "main.ipynb").write_text(json.dumps(book))
+    # nbconvert runs it with the Python of a kernel of its own.
+    kernels = tmp_path / "share/jupyter/kernels/kaggle"
+    kernels.mkdir(parents=True)
+    argv = [str(kernel_python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "kaggle", "language": "python"}
+    (kernels / "kernel.json").write_text(json.dumps(spec))
+    environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
+    environment |= {
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        "JUPYTER_PATH": str(tmp_path / "share/jupyter"),
+    }
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "main.ipynb"]
+    done = subprocess.run(
+        [*command, "--output", "done", "--ExecutePreprocessor.kernel_name=kaggle"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
+    outputs = [out for cell in cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
+    assert {path.name for path in (kaggle / "working").iterdir()} == FILES
+
+
+def test_without_data_it_says_where_it_looked(kernel_python, tmp_path):
+    script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
+    done = on_kaggle(kernel_python, tmp_path, script)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no data in")
+    assert str(tmp_path / "input") in done.stderr

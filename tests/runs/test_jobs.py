@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from digitkaggle.cli import main
+from digitkaggle.core.settings import make_settings
+from digitkaggle.runs.local import run_in_folder
+from tests.runs.test_resume import SAME, bytes_of, started, wait_for
+
+SETTINGS = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64, "members": 3})
+
+
+def children(parent: int) -> list[int]:
+    """Processes of a parent that train: they hold much memory."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and int(fields[21]) > 20_000:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def test_two_jobs_give_the_bytes_of_one(tmp_path, few_digits):
+    for jobs in (1, 2):
+        out = tmp_path / str(jobs)
+        run_in_folder(SETTINGS, few_digits, out=out, jobs=jobs, threads=1)
+    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_the_run_and_the_same_command_goes_on(tmp_path, data_folder):
+    flags = ("--members", "4", "--jobs", "2")
+    process = started(tmp_path / "cut", data_folder, *flags)
+    wait_for(tmp_path / "cut/checkpoint/training-0001.pt")
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert [line for line in errors.splitlines() if line.startswith("error: a worker died")]
+    assert "Traceback" not in errors
+    again = started(tmp_path / "cut", data_folder, *flags)
+    assert again.communicate(timeout=300)
+    assert again.returncode == 0
+    whole = started(tmp_path / "whole", data_folder, "--members", "4")
+    assert whole.communicate(timeout=300)
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_workers_end_when_their_parent_is_killed(tmp_path, data_folder):
+    process = started(tmp_path / "cut", data_folder, "--members", "2", "--jobs", "2")
+    wait_for(tmp_path / "cut/checkpoint/training-0001.pt")
+    workers = children(process.pid)
+    assert workers
+    process.kill()
+    process.communicate(timeout=60)
+    for _ in range(600):
+        alive = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+        if not alive:
+            break
+        time.sleep(0.05)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_bytes_of_one_process(tmp_path, few_digits):
+    distributed = pytest.importorskip("distributed", reason="the extra cluster is not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, protocol="tcp"
+    ) as cluster:
+        out = tmp_path / "cluster"
+        address = cluster.scheduler_address
+        run_in_folder(SETTINGS, few_digits, out=out, cluster=address, threads=1)
+    run_in_folder(SETTINGS, few_digits, out=tmp_path / "one", threads=1)
+    assert bytes_of(tmp_path / "cluster") == bytes_of(tmp_path / "one")
+    assert len(SAME) == 3
+
+
+def test_a_scheduler_that_is_not_there_is_an_error(tmp_path, data_folder, capsys):
+    pytest.importorskip("distributed", reason="the extra cluster is not installed")
+    flags = ["--data", str(data_folder), "--out", str(tmp_path / "out"), "--members", "2"]
+    assert main([*flags, "--cluster", "tcp://127.0.0.1:9"]) == 2
+    assert "error: no Dask scheduler" in capsys.readouterr().err

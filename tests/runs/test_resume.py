@@ -1,0 +1,109 @@
+"""Real runs, interrupted for real: the same command again ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from digitkaggle.core.settings import make_settings
+from digitkaggle.runs.checkpoint import load_state, training_file
+from digitkaggle.runs.local import run_in_folder
+
+FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "40", "--batch-size", "16"]
+SAME = ("probabilities.npy", "model.pt", "submission.csv")
+
+
+def started(out, data_folder, *flags: str, **options) -> subprocess.Popen:
+    command = [sys.executable, "-W", "error", "-m", "digitkaggle", *FLAGS, "--threads", "1"]
+    command += ["--data", str(data_folder), "--out", str(out), *flags]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def wait_for(path) -> None:
+    for _ in range(2400):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} never came")
+
+
+def bytes_of(folder) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in SAME]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_run_that_is_ended_goes_on_to_the_same_bytes(tmp_path, data_folder, number, code):
+    process = started(tmp_path / "cut", data_folder)
+    wait_for(training_file(tmp_path / "cut", 1))
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    if code > 0:
+        assert errors.strip().startswith("interrupted; to go on: python -m digitkaggle")
+        assert "Traceback" not in errors
+    again = started(tmp_path / "cut", data_folder)
+    said, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "Going on after epoch" in said
+    whole = started(tmp_path / "whole", data_folder)
+    assert whole.communicate(timeout=300)
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_members_that_are_done_are_not_trained_again(tmp_path, few_digits, monkeypatch):
+    changes = {"widths": (4, 4, 4), "epochs": 1, "members": 3}
+    settings = make_settings("fast", changes)
+    from digitkaggle.runs import jobs, local
+
+    def dies(folder, budget, learn, numbers):
+        for member in jobs.one_by_one(folder, budget, learn, numbers):
+            yield member
+            if member.number == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "one_by_one", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_in_folder(settings, few_digits, out=tmp_path / "cut", threads=1)
+    monkeypatch.undo()
+    trained = []
+    real = jobs.save_member
+    monkeypatch.setattr(
+        jobs, "save_member", lambda folder, m: (trained.append(m.number), real(folder, m))
+    )
+    run_in_folder(settings, few_digits, out=tmp_path / "cut", threads=1)
+    assert trained == [3]
+    run_in_folder(settings, few_digits, out=tmp_path / "whole", threads=1)
+    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path, caplog):
+    path = tmp_path / "state.pt"
+    assert load_state(path) is None
+    torch.save({"epoch": 3}, path)
+    assert load_state(path) == {"epoch": 3}
+    path.write_bytes(path.read_bytes()[:200])
+    assert load_state(path) is None
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")  # a pickle that would run something
+    assert load_state(path) is None
+
+
+def test_a_read_only_folder_is_refused(tmp_path, few_digits, quick_settings):
+    from digitkaggle.core.basics import InputError
+
+    if os.geteuid() == 0:
+        target = "/proc/none"
+    else:
+        (tmp_path / "locked").mkdir(mode=0o555)
+        target = tmp_path / "locked"
+    with pytest.raises(InputError):
+        run_in_folder(quick_settings, few_digits, out=type(tmp_path)(target))
