@@ -103,7 +103,7 @@ INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser -bench)
 $(VENV)/installed-dev: EXTRAS := [dev]
 $(VENV)/installed-tune: EXTRAS := [tune]
 $(VENV)/installed-demo: EXTRAS := [demo]
-$(VENV)/installed-bench: EXTRAS := [dev,bench]
+$(VENV)/installed-bench: EXTRAS := [dev,bench,cluster]
 $(VENV)/installed-browser: EXTRAS := [dev,demo,browser]
 $(VENV)/installed $(INSTALLS): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
