@@ -67,7 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             flags.act(flags)
         except Exception as error:
-            raise cause_of(error) from error
+            cause = cause_of(error)
+            if cause is error:
+                raise
+            raise cause from error
         finally:
             signal.signal(signal.SIGTERM, before)
     except (InputError, KaggleError, WorkerError) as error:

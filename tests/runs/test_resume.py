@@ -19,11 +19,16 @@ FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "40", "--batch-siz
 SAME = ("probabilities.npy", "model.pt", "submission.csv")
 
 
-def started(out, data_folder, *flags: str, **options) -> subprocess.Popen:
+def started(out, data_folder, *flags: str) -> subprocess.Popen:
     command = [sys.executable, "-W", "error", "-m", "digitkaggle", *FLAGS, "--threads", "1"]
     command += ["--data", str(data_folder), "--out", str(out), *flags]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background ignores Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
