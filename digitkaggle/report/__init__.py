@@ -1,1 +1,1 @@
-"""What a finished run has to show: a page, its figures, and runs side by side."""
+"""What a finished run has to show: a page with its figures, and runs side by side."""

@@ -1,7 +1,7 @@
-"""The figures of a report, drawn by matplotlib: PNG for files, SVG that follows a page's theme.
+"""The figures of a report, drawn by matplotlib: PNG as files, SVG that follows a page's theme.
 
-Colours are those of LIGHT, so a PNG looks like the light page; in an SVG they become the page's CSS
-variables, so one drawing serves light and dark.
+They are drawn inside `rc_context(STYLE)`, in the colours of LIGHT: so a PNG looks like the light
+page. In an SVG these become the page's CSS variables, so one drawing serves light and dark.
 """
 
 from __future__ import annotations
@@ -9,256 +9,149 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from html import escape
+from itertools import groupby
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ..core.basics import CLASSES, IMAGE_SIZE
+from ..core.results import FIRST, SECOND, draw_confusion, draw_curves, draw_images
 from ..runs.results import HeldOutAnswers, Results
 
-LIGHT = {
-    "paper": "#ffffff",
-    "ink": "#1d2027",
-    "muted": "#5f6775",
-    "line": "#d9dce3",
-    "first": "#2563c9",
-    "second": "#c2510c",
-    "wrong": "#c8281e",
+LIGHT = {"paper": "#ffffff", "ink": "#1d2027", "muted": "#5f6775", "line": "#d9dce3"}
+LIGHT |= {"first": FIRST, "second": SECOND, "wrong": "#c8281e"}
+DARK = {"paper": "#15171c", "ink": "#e7e9ee", "muted": "#9ba3b1", "line": "#353a45"}
+DARK |= {"first": "#7fabff", "second": "#ff9f5a", "wrong": "#ff6f66"}
+STYLE = {
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["muted"],
+    "xtick.color": LIGHT["muted"],
+    "ytick.color": LIGHT["muted"],
+    "axes.edgecolor": LIGHT["line"],
+    "grid.color": LIGHT["line"],
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "legend.frameon": False,
+    "savefig.dpi": 120,
+    "svg.fonttype": "none",  # text stays text
 }
-DARK = {
-    "paper": "#15171c",
-    "ink": "#e7e9ee",
-    "muted": "#9ba3b1",
-    "line": "#353a45",
-    "first": "#7fabff",
-    "second": "#ff9f5a",
-    "wrong": "#ff6f66",
-}
-TIMES = " \u00d7 "
-PNG_DPI = 120
-# Inches that still read when a phone shrinks them to its width.
-NARROW = 4.5
-ACCURACY_TICKS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+NARROW = 4.5  # inches that still read when a phone shrinks them to its width
 CALIBRATION_BINS = 15
+TIMES = " \u00d7 "
+# Layers that a picture of the network can do without.
+SMALL_LAYERS = ("BatchNorm2d", "ReLU", "SeededDropout", "Flatten", "MomentNormalisation")
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """Small images in rows and columns, each with two short lines below."""
-
-    images: np.ndarray  # uint8, N x 28 x 28
-    captions: Sequence[tuple[str, str]]
-    columns: int = 8
-
-
-def empty_figure(width: float, height: float, layout: str = "constrained") -> Any:
-    """A figure of so many inches, which needs no display and touches no global state.
-
-    The layout that keeps labels inside takes time; `none` is for figures that do without axes.
-    """
+def new_figure(width: float, height: float) -> Any:
+    """A figure of so many inches, which needs no display and touches no global state."""
     # Imported here, for it costs a second that asking for help need not wait.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout=layout, facecolor="none")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
-def png_bytes(figure: Any, title: str = "") -> bytes:
-    """A figure as PNG on white, below a title; it goes again, for a page has titles of its own."""
-    heading = figure.suptitle(title, color=LIGHT["ink"], fontsize=11) if title else None
+def png_bytes(figure: Any) -> bytes:
+    """A figure as PNG on white."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor=LIGHT["paper"])
-    if heading:
-        heading.set(text="", in_layout=False)
+    figure.savefig(buffer, format="png", facecolor=LIGHT["paper"])
     return buffer.getvalue()
 
 
-def svg_text(figure: Any, name: str, title: str) -> str:
-    """A figure as SVG to stand in a page: its text is text, its colours are the page's variables.
-
-    Args:
-        name: unique in the page; every id in the drawing starts with it.
-        title: what the drawing shows, for whoever cannot see it.
-    """
+def svg_text(figure: Any, name: str) -> str:
+    """A figure as SVG to stand in a page; every id in it starts with `name`, unique in the page."""
     from matplotlib import rc_context
 
     buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with rc_context({"svg.hashsalt": name}):  # the same drawing has the same ids
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
     for role, colour in LIGHT.items():
         svg = svg.replace(colour, f"var(--{role})")
+    title = escape(figure.axes[0].get_title("left"))
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
+def percent(value: float, _: object = None) -> str:
+    """A share as an axis has it."""
+    return f"{100 * value:.4g}%"
+
+
 def curves_figure(results: Results, quantities: Sequence[str] = ("loss", "accuracy")) -> Any:
-    """Training and validation over epochs, a panel for each quantity, the chosen epochs marked."""
-    figure = empty_figure(NARROW * len(quantities), 3.4)
+    """Training and validation over epochs, a panel a quantity."""
+    figure = new_figure(NARROW * len(quantities), 3.4)
     panels = figure.subplots(1, len(quantities), squeeze=False)[0]
     for axes, quantity in zip(panels, quantities, strict=True):
-        _draw_curves(axes, results, quantity)
+        draw_curves(axes, results.history, quantity)
+        finish_curves(axes, results, quantity, LIGHT["ink"])
     return figure
 
 
-def _draw_curves(axes: Any, results: Results, quantity: str) -> None:
-    history = results.history
-    members = [rows for _, rows in history.groupby("member", sort=True)]
-    # A training on all images goes on numbering, but starts anew: no line joins the two.
-    lines = [rows for _, rows in history.groupby(["member", history["val_loss"].isna()])]
-    few = history["epoch"].max() <= 30
-    for part, label, colour in (("train", "training", "first"), ("val", "validation", "second")):
-        for number, rows in enumerate(lines):
-            axes.plot(
-                rows["epoch"],
-                rows[f"{part}_{quantity}"],
-                color=LIGHT[colour],
-                alpha=1 if len(members) == 1 else 0.6,
-                linewidth=1.4,
-                marker="o" if few else None,
-                markersize=3,
-                label=label if number == 0 else None,
-            )
-    for number, (rows, best) in enumerate(zip(members, results.best_epochs, strict=False)):
-        kept = rows[rows["epoch"] == best][f"val_{quantity}"]
-        axes.plot(
-            [best] * len(kept),
-            kept,
-            linestyle="none",
-            marker="o",
-            markersize=9,
-            markerfacecolor="none",
-            markeredgecolor=LIGHT["ink"],
-            label="epoch kept" if number == 0 and len(kept) else None,
-        )
-        if len(members) == 1:
-            axes.axvline(best, color=LIGHT["muted"], linestyle=":", linewidth=1)
-    if quantity == "accuracy":
-        values = history[["train_accuracy", "val_accuracy"]].to_numpy()
-        spread_near_one(axes, float(np.nanmin(values)), float(np.nanmax(values)))
-    dress(axes, title=quantity, xlabel="epoch")
+def finish_curves(axes: Any, results: Results, quantity: str, colour: str) -> None:
+    """Put rings around the epochs of the weights, and readable numbers on the axes."""
+    from matplotlib.ticker import LogLocator
+
+    members = results.history.groupby("member")
+    for (_, rows), best in zip(members, results.best_epochs, strict=False):
+        value = rows[rows["epoch"] == best][f"val_{quantity}"]
+        value = value if quantity == "loss" else (1 - value).clip(lower=2e-4)
+        axes.plot([best] * len(value), value, "o", color=colour, markersize=9, fillstyle="none")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, labelcolor=LIGHT["ink"], fontsize=9)
-
-
-def spread_near_one(axes: Any, lowest: float, highest: float) -> None:
-    """An axis of accuracy on which 99 % and 99.9 % stand as far apart as 90 % and 99 %."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    least = 0.0003  # keeps 100 % on the axis
-
-    def forward(values: Any) -> Any:
-        return -np.log10(np.maximum(1 - np.asarray(values, dtype=float), 0) + least)
-
-    def backward(values: Any) -> Any:
-        return 1 + least - 10 ** -np.asarray(values, dtype=float)
-
-    axes.set_yscale("function", functions=(forward, backward))
-    low = max((tick for tick in ACCURACY_TICKS if tick <= lowest), default=0)
-    axes.set_ylim(low, 1 if highest > ACCURACY_TICKS[-1] else min(1, (1 + highest) / 2))
-    axes.yaxis.set_major_locator(FixedLocator([*ACCURACY_TICKS, 1]))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+    if quantity == "accuracy":  # drawn as the share named wrong
+        axes.set_yscale("log")
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(percent)
 
 
 def confusion_figure(answers: HeldOutAnswers) -> Any:
-    """How often each true class (row) was taken for each other (column), as counts.
-
-    The red is that of the mistakes alone, on the scale of the most frequent one; the diagonal would
-    drown them, and stays pale.
-    """
-    from matplotlib.patches import Rectangle
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(answers.label, answers.predicted, labels=range(CLASSES))
-    mistakes = counts - np.diag(counts.diagonal())
-    most = max(1, mistakes.max())
-    figure = empty_figure(NARROW, NARROW)
+    """How often each true class (row) was taken for each other (column), as counts."""
+    figure = new_figure(NARROW, NARROW)
     axes = figure.subplots()
-    for true in range(CLASSES):
-        for guess in range(CLASSES):
-            count = counts[true, guess]
-            if not count:
-                continue
-            on_diagonal = true == guess
-            axes.add_patch(
-                Rectangle(
-                    (guess - 0.47, true - 0.47),
-                    0.94,
-                    0.94,
-                    facecolor=LIGHT["first" if on_diagonal else "wrong"],
-                    alpha=0.1 if on_diagonal else 0.2 + 0.5 * count / most,
-                    linewidth=0,
-                )
-            )
-            axes.text(
-                guess,
-                true,
-                str(count),
-                ha="center",
-                va="center",
-                fontsize=8 if count < 1000 else 7,
-                color=LIGHT["muted" if on_diagonal else "ink"],
-                weight="normal" if on_diagonal else "bold",
-            )
-    dress(axes, title="", xlabel="predicted", ylabel="true", grid=False)
-    axes.set(
-        xticks=range(CLASSES),
-        yticks=range(CLASSES),
-        xlim=(-0.5, CLASSES - 0.5),
-        ylim=(CLASSES - 0.5, -0.5),
-        aspect="equal",
-    )
-    axes.tick_params(length=0)
+    draw_confusion(axes, {"label": answers.label, "probabilities": answers.probabilities})
+    axes.set_title("Confusions: true digit by predicted digit")
+    axes.grid(visible=False)
+    for text in axes.texts:
+        text.set_visible(text.get_text() != "0")
     return figure
 
 
 def recall_figure(answers: HeldOutAnswers) -> Any:
     """The share of each class that was named right, with its 95 % interval (Wilson's)."""
     from scipy.stats import binomtest
-    from sklearn.metrics import recall_score
 
-    recalls = recall_score(
-        answers.label, answers.predicted, labels=range(CLASSES), average=None, zero_division=np.nan
-    )
-    figure = empty_figure(NARROW, NARROW)
+    figure = new_figure(NARROW, NARROW)
     axes = figure.subplots()
-    for digit, recall in enumerate(recalls):
-        of_class = answers.label == digit
-        images, hits = int(of_class.sum()), int(answers.right[of_class].sum())
-        if not images:
-            continue
-        interval = binomtest(hits, images).proportion_ci(method="wilson")
+    for digit in np.unique(answers.label):
+        right = answers.right[answers.label == digit]
+        interval = binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
         axes.plot([interval.low, interval.high], [digit] * 2, color=LIGHT["line"], linewidth=5)
-        axes.plot(recall, digit, marker="o", markersize=6, color=LIGHT["first"], clip_on=False)
-        axes.annotate(
-            f"{images - hits:,} of {images:,} wrong" if images > hits else f"all {images:,} right",
-            (interval.low, digit),
-            xytext=(0, 5),
-            textcoords="offset points",
-            fontsize=7.5,
-            color=LIGHT["muted"],
-        )
-    dress(axes, title="", xlabel="recall", ylabel="digit")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
+        axes.plot(right.mean(), digit, "o", color=FIRST, clip_on=False)
+        wrong = f"{(~right).sum():,} of {len(right):,} wrong"
+        axes.text(interval.low, digit - 0.2, wrong, color=LIGHT["muted"], fontsize=7.5)
+    axes.set_title("Recall of each digit, with its 95 % interval")
+    axes.set(xlabel="recall", ylabel="digit", yticks=range(CLASSES), ylim=(CLASSES - 0.4, -0.7))
+    axes.set_xlim(right=min(1.0, axes.get_xlim()[1]))
+    axes.xaxis.set_major_formatter(percent)
     axes.locator_params(axis="x", nbins=5)
-    axes.set(yticks=range(CLASSES), ylim=(CLASSES - 0.4, -0.7))
-    axes.set_xlim(right=min(1.0, axes.get_xlim()[1]) + 0.0002)
     return figure
 
 
 def reliability_bins(answers: HeldOutAnswers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and number of images of every bin of confidence that has any."""
     place = np.minimum((answers.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    counts = np.bincount(place, minlength=CALIBRATION_BINS)
-    sums = np.bincount(place, weights=answers.confidence, minlength=CALIBRATION_BINS)
-    hits = np.bincount(place, weights=answers.right, minlength=CALIBRATION_BINS)
-    filled = counts > 0
-    counts = counts[filled]
-    return sums[filled] / counts, hits[filled] / counts, counts
+    _, place, counts = np.unique(place, return_inverse=True, return_counts=True)
+    sums = [np.bincount(place, weights=of) for of in (answers.confidence, answers.right)]
+    return sums[0] / counts, sums[1] / counts, counts
 
 
 def expected_calibration_error(answers: HeldOutAnswers) -> float:
@@ -268,127 +161,77 @@ def expected_calibration_error(answers: HeldOutAnswers) -> float:
     (2015).
     """
     confidence, accuracy, counts = reliability_bins(answers)
-    return float((np.abs(accuracy - confidence) * counts).sum() / counts.sum())
+    return float(np.average(np.abs(accuracy - confidence), weights=counts))
 
 
 def reliability_figure(answers: HeldOutAnswers) -> Any:
     """Accuracy against confidence, and below it how many images are how sure."""
     confidence, accuracy, counts = reliability_bins(answers)
-    figure = empty_figure(NARROW, NARROW)
+    figure = new_figure(NARROW, NARROW)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 1], [0, 1], color=LIGHT["muted"], linestyle=":", linewidth=1)
-    upper.plot(confidence, accuracy, color=LIGHT["first"], linewidth=1)
-    sizes = 20 + 130 * counts / counts.max()
-    upper.scatter(confidence, accuracy, s=sizes, color=LIGHT["first"], alpha=0.75, linewidth=0)
-    centres = (np.ceil(confidence * CALIBRATION_BINS) - 0.5) / CALIBRATION_BINS
-    lower.bar(centres, counts, width=0.8 / CALIBRATION_BINS, color=LIGHT["first"], alpha=0.75)
-    lower.set_yscale("log")
-    dress(upper, title="", xlabel="", ylabel="accuracy")
-    dress(lower, title="", xlabel="confidence", ylabel="images")
-    lower.minorticks_off()
-    lower.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    upper.set_title("Reliability: accuracy by confidence")
+    upper.plot([0, 1], [0, 1], ":", color=LIGHT["muted"])
+    upper.plot(confidence, accuracy, color=FIRST)
+    upper.scatter(confidence, accuracy, s=20 + 130 * counts / counts.max(), color=FIRST)
+    lower.bar(confidence, counts, width=0.6 / CALIBRATION_BINS, color=FIRST)
     low = max(0.0, min(confidence.min(), accuracy.min()) - 0.08)
-    upper.set(xlim=(low, 1.03), ylim=(max(-0.03, low - 0.05), 1.05))
-    upper.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
-    lower.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g} %")
+    upper.set(ylabel="accuracy", xlim=(low, 1.03), ylim=(low - 0.03, 1.05))
+    lower.set(xlabel="confidence", ylabel="images", yscale="log")
+    lower.minorticks_off()
+    for axis in (upper.xaxis, upper.yaxis):
+        axis.set_major_formatter(percent)
     return figure
 
 
-def shares_figure(predicted: np.ndarray, reference: np.ndarray, reference_name: str) -> Any:
-    """How often each class is predicted for the test images, against how often it occurs.
-
-    Args:
-        predicted: the classes of the test images, N.
-        reference: the classes to compare with, M.
-        reference_name: what those are.
-    """
-    shares = [
-        100 * np.bincount(classes, minlength=CLASSES) / max(1, len(classes))
-        for classes in (predicted, reference)
+def shares_figure(predicted: np.ndarray, labels: np.ndarray, labels_name: str) -> Any:
+    """How often each class is predicted for the test images, against how often it occurs."""
+    shares, others = [
+        np.bincount(classes, minlength=CLASSES) / len(classes) for classes in (predicted, labels)
     ]
-    figure = empty_figure(NARROW, 3.4)
+    figure, digits = new_figure(NARROW, 3.4), np.arange(CLASSES)
     axes = figure.subplots()
-    digits = np.arange(CLASSES)
-    axes.bar(digits, shares[0], width=0.66, color=LIGHT["first"], alpha=0.75, label="predicted")
-    axes.hlines(
-        shares[1], digits - 0.42, digits + 0.42, color=LIGHT["second"], label=reference_name
-    )
-    dress(axes, title="", xlabel="digit", ylabel="share in %")
-    axes.set(xticks=digits, ylim=(0, 1.3 * max(shares[0].max(), shares[1].max())))
-    axes.legend(frameon=False, labelcolor=LIGHT["ink"], fontsize=9, ncols=2, loc="upper center")
+    axes.set_title("How often each digit is predicted, and occurs")
+    axes.bar(digits, shares, width=0.66, color=FIRST, alpha=0.75, label="predicted")
+    axes.hlines(others, digits - 0.42, digits + 0.42, color=SECOND, label=labels_name)
+    axes.set(xlabel="digit", xticks=digits, ylim=(0, 1.3 * max(shares.max(), others.max())))
+    axes.yaxis.set_major_formatter(percent)
+    axes.legend(ncols=2, loc="upper center")
     return figure
 
 
-def sheet_figure(sheet: Sheet, title: str) -> Any:
-    """A sheet as one drawing, dark ink on white as one reads."""
-    columns = sheet.columns
-    rows = max(1, -(-len(sheet.images) // columns))
-    high, wide = IMAGE_SIZE + 13, IMAGE_SIZE + 8
-    canvas = np.zeros((rows * high, columns * wide), dtype=np.uint8)
-    height = 0.4 + 1.1 * high / wide * rows
-    figure = empty_figure(1.1 * columns, height, layout="none")
-    figure.text(0.5, 1 - 0.2 / height, title, ha="center", va="center", color=LIGHT["ink"])
-    axes = figure.add_axes((0, 0, 1, 1 - 0.4 / height))
-    for place, (image, caption) in enumerate(zip(sheet.images, sheet.captions, strict=True)):
-        top, left = place // columns * high, place % columns * wide + 4
-        canvas[top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] = image
-        middle = left + IMAGE_SIZE / 2
-        for line, (text, tone) in enumerate(zip(caption, ("ink", "muted"), strict=True)):
-            y = top + IMAGE_SIZE + 3 + 4.5 * line
-            axes.text(middle, y, text, ha="center", va="center", fontsize=7, color=LIGHT[tone])
-    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
-    axes.axis("off")
+def images_figure(
+    title: str, images: Tensor, captions: Sequence[tuple[str, str]], columns: int
+) -> Any:
+    """Small images in rows, uint8, N x 1 x 28 x 28, with two short lines below each, or none."""
+    rows = -(-len(images) // columns)
+    figure = new_figure(columns, 0.5 + rows * (1.4 if captions else 1))
+    axes = figure.subplots()
+    draw_images(axes, images, ["\n".join(lines) for lines in captions], columns)
+    axes.set_title(title)
     return figure
 
 
-def network_figure(shapes: Sequence[tuple[str, Sequence[int]]]) -> Any:
-    """The network from top to bottom: what comes out of its layers, as stacks of maps.
+def network_figure(layers: Sequence[tuple[str, Sequence[int], int]]) -> Any:
+    """The network from top to bottom: what comes out of its layers (`network_layers`), as boxes.
 
-    Args:
-        shapes: for each step, the layers that make it, in words, and the output's sizes, which are
-            channels x height x width, or one number.
+    A box is as high as its maps, and the wider the more of them there are.
     """
     from matplotlib.patches import Rectangle
 
-    figure = empty_figure(NARROW, 0.3 + 0.62 * len(shapes), layout="none")
-    axes = figure.add_axes((0, 0, 1, 1))
-    for step, (layers, sizes) in enumerate(shapes):
-        channels, side = (sizes[0], sizes[1]) if len(sizes) == 3 else (sizes[0], 1)
-        height = 0.2 + 0.55 * side / IMAGE_SIZE
-        sheets = 1 if channels == 1 else min(12, 1 + round(np.log2(channels) * 1.4))
-        if len(sizes) != 3:  # numbers in a row
-            height, sheets = 0.12, 1
-        width = height if len(sizes) == 3 else 0.25 + 0.22 * np.log2(channels)
-        for number in reversed(range(sheets)):
-            offset = 0.055 * (number - (sheets - 1) / 2)
-            axes.add_patch(
-                Rectangle(
-                    (1 - width / 2 + offset, -step - height / 2 + offset * 0.35),
-                    width,
-                    height,
-                    facecolor=LIGHT["paper"],
-                    edgecolor=LIGHT["first"],
-                    linewidth=0.8,
-                )
-            )
-        shape = TIMES.join(map(str, sizes))
-        axes.text(2.15, -step + 0.13, shape, fontsize=10, va="center", color=LIGHT["ink"])
-        axes.text(2.15, -step - 0.2, layers, fontsize=7.5, va="center", color=LIGHT["muted"])
-    axes.set(xlim=(0.1, 5.9), ylim=(-len(shapes) + 0.4, 0.6), aspect="equal")
+    steps = [("input", (1, IMAGE_SIZE, IMAGE_SIZE))]
+    for sizes, same in groupby(layers, key=lambda layer: layer[1]):
+        if names := [name for name, *_ in same if not name.startswith(SMALL_LAYERS)]:
+            steps.append((", ".join(names), sizes))
+    figure = new_figure(NARROW, 0.5 + 0.62 * len(steps))
+    axes = figure.subplots()
+    axes.set_title("What comes out of its layers")
+    for step, (names, sizes) in enumerate(steps):
+        height = 0.1 + 0.6 * (sizes[1] if len(sizes) > 1 else 1) / IMAGE_SIZE
+        width = 0.1 + 0.2 * np.log2(sizes[0])
+        corner = 1 - width / 2, step - height / 2
+        axes.add_patch(Rectangle(corner, width, height, color=FIRST, alpha=0.6, linewidth=0))
+        axes.text(2.2, step - 0.05, TIMES.join(map(str, sizes)), fontsize=10)
+        axes.text(2.2, step + 0.25, names, fontsize=7.5, color=LIGHT["muted"])
+    axes.set(xlim=(0.1, 5.9), ylim=(len(steps) - 0.4, -0.6), aspect="equal")
     axes.axis("off")
     return figure
-
-
-def dress(axes: Any, *, title: str, xlabel: str, ylabel: str = "", grid: bool = True) -> None:
-    """The look that all axes share."""
-    axes.set_title(title, color=LIGHT["ink"], fontsize=11, loc="left")
-    axes.set_xlabel(xlabel, color=LIGHT["muted"])
-    axes.set_ylabel(ylabel, color=LIGHT["muted"])
-    axes.tick_params(colors=LIGHT["muted"], labelsize=9)
-    for side, spine in axes.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(LIGHT["line"])
-    axes.set_facecolor("none")
-    if grid:
-        axes.grid(color=LIGHT["line"], linewidth=0.6, alpha=0.7)
-        axes.set_axisbelow(True)

@@ -165,6 +165,7 @@ def is_taken(folder: Path, identity: Identity) -> bool:
 
 def begin_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
     """Make a folder this run's own: its checkpoint stays, unless `fresh`; another's goes."""
+    (folder / REPORT).unlink(missing_ok=True)  # of the run before
     for part in (folder, folder / CHECKPOINT, folder / FIGURES):
         for leftover in part.glob(".*.part"):
             leftover.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from digitkaggle.core.basics import InputError
+from digitkaggle.runs.files import read_data
+from digitkaggle.runs.results import (
+    HeldOutAnswers,
+    accuracy_in_words,
+    digits_of_run,
+    merged_by_row,
+    read_results,
+)
+from tests.conftest import changed_run
+
+
+def test_a_run_reads_back_as_it_was_written(trained):
+    results = read_results(trained)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert results.best_epochs == [metrics["best_epoch"]]
+    assert results.held_out.right.mean() == pytest.approx(metrics["validation"]["accuracy"])
+    assert results.probabilities.sum(axis=1) == pytest.approx(np.ones(1000), abs=1e-5)
+    assert len(results.history) == metrics["epochs"]
+
+
+@pytest.mark.parametrize("name", ["history.csv", "probabilities.npy", "validation.npz"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_run_is_refused(trained, tmp_path, name, damage):
+    path = changed_run(trained, tmp_path / "run") / name
+    damaged = {"cut": path.read_bytes()[:95], "empty": b"", "other": b"a,b\n1,2\n"}
+    path.write_bytes(damaged[damage])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_results(path.parent)
+
+
+def test_a_run_whose_parts_do_not_fit_is_refused(trained, tmp_path):
+    members = changed_run(trained, tmp_path / "members")
+    np.savez(members / "members.npz", digits=np.zeros((2, 7), dtype=np.uint8))
+    missing = changed_run(trained, tmp_path / "missing")
+    (missing / "history.csv").unlink()
+    for folder in (members, missing, changed_run(trained, tmp_path / "strange", seconds=7)):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_results(folder)
+
+
+def test_images_that_members_share_are_merged_to_one_answer_each():
+    probabilities = np.full((3, 10), 0.2 / 9, dtype=np.float32)
+    probabilities[[0, 1, 2], [3, 4, 5]] = 0.8
+    answers = HeldOutAnswers(np.array([7, 2, 7]), np.array([3, 4, 3]), probabilities)
+    merged = merged_by_row(answers)
+    assert merged.row.tolist() == [2, 7]
+    assert merged.label.tolist() == [4, 3]
+    assert merged.probabilities[1, [3, 5]] == pytest.approx([0.411, 0.411], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "error", "expected"),
+    [
+        (0.995, 0.001, "about 140 wrong, give or take 28"),
+        # With 95 % the true share is below 3/4200.
+        (1.0, 0.0, "up to 20 wrong"),
+    ],
+)
+def test_an_accuracy_is_said_in_the_images_that_kaggle_will_find_wrong(accuracy, error, expected):
+    found = {"accuracy": accuracy, "standard_error": error, "images": 4200}
+    assert expected in " ".join(accuracy_in_words({"validation": found}))
+
+
+def test_without_held_out_images_nothing_is_said_of_kaggles():
+    test = {"accuracy": 0.99, "images": 1000}
+    said = " ".join(accuracy_in_words({"validation": None, "test": test}))
+    assert "28,000" not in said
+    assert "99.00% of the 1,000 test digits" in said
+
+
+def test_a_runs_data_are_found_where_they_were_or_where_one_says(
+    trained, sample, data_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    metrics = json.loads((trained / "metrics.json").read_text())
+    digits, missing = digits_of_run(metrics, None, lambda: sample)
+    assert (digits, missing) == (sample, "")
+    with pytest.raises(InputError, match="other digits"):
+        digits_of_run(metrics, data_folder, lambda: sample)
+
+    moved = {"data": {"origin": "elsewhere", "digest": read_data(data_folder).digest()}}
+    digits, missing = digits_of_run(moved, None, lambda: sample)
+    assert digits is None
+    assert "--data" in missing
+    assert digits_of_run(moved, data_folder, lambda: sample)[0].origin == str(data_folder)
+    data_folder.rename(tmp_path / "data")  # a usual place
+    assert digits_of_run(moved, None, lambda: sample)[0].origin == "data"
