@@ -1238,7 +1238,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
     high, wide = IMAGE_SIZE + (16 if captions else 4), IMAGE_SIZE + 4
     rows = max(1, -(-len(images) // columns))
     canvas = np.zeros((rows * columns, high, wide), dtype=np.uint8)
-    canvas[: len(images), :IMAGE_SIZE, 2:-2] = images.squeeze(1)
+    canvas[: len(images), :IMAGE_SIZE, 2:-2] = images.squeeze(1).numpy()
     canvas = canvas.reshape(rows, columns, high, wide).swapaxes(1, 2).reshape(rows * high, -1)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
     axes.axis("off")
@@ -1251,7 +1251,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "abef8eafe8513bb7b4f88d93b80b75426f886fa4d2ef403d55d115722d7eb9c6"
+SOURCE_DIGEST = "610ac190c4766b91d52cae8fac0df4f6baab2115d379705c110a096b5ccbf5ca"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -171,7 +171,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
     high, wide = IMAGE_SIZE + (16 if captions else 4), IMAGE_SIZE + 4
     rows = max(1, -(-len(images) // columns))
     canvas = np.zeros((rows * columns, high, wide), dtype=np.uint8)
-    canvas[: len(images), :IMAGE_SIZE, 2:-2] = images.squeeze(1)
+    canvas[: len(images), :IMAGE_SIZE, 2:-2] = images.squeeze(1).numpy()
     canvas = canvas.reshape(rows, columns, high, wide).swapaxes(1, 2).reshape(rows * high, -1)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
     axes.axis("off")

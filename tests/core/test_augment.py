@@ -1,89 +1,76 @@
 from __future__ import annotations
 
-import numpy as np
+import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage
+from torch.nn import functional
 
 from digitkaggle.core.augment import affine_matrices, apply_affine, augmented
-from digitkaggle.core.classic import SeededDropout, classic_expanded_set
 from digitkaggle.core.settings import make_settings
-
-STILL = {"rotation": 0, "shift": 0, "zoom": 0, "shear": 0, "image_sizes": (28,)}
-
-
-def moved(images, rotation=0.0, shift=(0.0, 0.0), zoom=1.0, shear=0.0, size=28):
-    matrices = affine_matrices(
-        torch.tensor([rotation]), torch.tensor([shift]), torch.tensor([zoom]), torch.tensor([shear])
-    )
-    return apply_affine(images, matrices, size)
+from tests.core import seeded
 
 
-def spot(row: int, column: int) -> torch.Tensor:
-    images = torch.zeros(1, 1, 28, 28)
-    images[0, 0, row, column] = 1
-    return images
+def noise(images: int = 3) -> torch.Tensor:
+    """Images without any symmetry, dark at the edges so that nothing falls over them."""
+    pixels = torch.rand(images, 1, 28, 28, generator=seeded())
+    return functional.pad(pixels[..., 4:-4, 4:-4], (4, 4, 4, 4))
 
 
-def brightest(images: torch.Tensor) -> tuple[int, int]:
-    return divmod(int(images.argmax()), images.shape[-1])
+def moved(images: torch.Tensor, rotation=0.0, shift=(0.0, 0.0), zoom=1.0, shear=0.0):
+    degrees, pixels, factor, lean = map(torch.tensor, ([rotation], [shift], [zoom], [shear]))
+    matrix = affine_matrices(rotation=degrees, shift=pixels, zoom=factor, shear=lean)
+    return apply_affine(images, matrix.expand(len(images), -1, -1), images.shape[-1])
 
 
-def test_a_shift_moves_right_and_down_by_pixels():
-    assert torch.allclose(moved(spot(10, 12), shift=(2.0, 3.0)), spot(13, 14), atol=1e-5)
+@pytest.mark.parametrize(("right", "down"), [(1.0, 0.0), (0.0, 2.0), (4.0, -4.0)])
+def test_a_shift_by_whole_pixels_is_a_roll(right, down):
+    expected = noise().roll((int(down), int(right)), (2, 3))
+    torch.testing.assert_close(moved(noise(), shift=(right, down)), expected, atol=1e-5, rtol=0)
 
 
-def test_a_quarter_turn_is_counter_clockwise():
-    assert brightest(moved(spot(5, 13), rotation=90.0)) == (14, 5)
+@pytest.mark.parametrize("turns", [1, 2])
+def test_quarter_turns_are_rot90(turns):
+    expected = noise().rot90(turns, (2, 3))
+    torch.testing.assert_close(moved(noise(), rotation=90.0 * turns), expected, atol=1e-5, rtol=0)
 
 
-def test_zoom_spreads_from_the_middle_and_shear_leans_to_the_right():
-    row, column = brightest(moved(spot(7, 13), zoom=2.0))
-    assert row in (0, 1)
-    assert column in (12, 13)
-    assert brightest(moved(spot(4, 13), shear=20.0))[1] > 13
-    assert brightest(moved(spot(23, 13), shear=20.0))[1] < 13
+def test_zoom_enlarges_about_the_middle_and_shear_leans_to_the_right():
+    image = torch.zeros(1, 1, 28, 28)
+    image[..., 12:16, 12:16] = 1
+    larger = moved(image, zoom=2.0)
+    assert larger[0, 0, 11:17, 11:17].min() == 1
+    assert larger.sum().item() == pytest.approx(4 * 16, rel=1e-4)
+    image[..., 4:24, 13:15] = 2
+    leaning = moved(image, shear=45.0)[0, 0]
+    top, middle, bottom = (leaning[row].argmax().item() for row in (6, 13, 21))
+    assert top > middle > bottom
 
 
-def test_a_smaller_size_shows_the_whole_image(sample):
-    images = sample.train_images[:5].float()
-    small = moved(images.repeat(1, 1, 1, 1)[:1], size=14)
-    assert small.shape == (1, 1, 14, 14)
-    assert torch.allclose(small, torch.nn.functional.avg_pool2d(images[:1], 2), atol=1e-3)
+def test_without_ranges_only_the_size_changes_and_without_affine_nothing():
+    still = make_settings("fast", {"rotation": 0, "shift": 0, "zoom": 0, "shear": 0})
+    assert torch.equal(augmented(noise(), still, seeded()), noise())
+    half = augmented(noise(), still, seeded(), size=14)
+    torch.testing.assert_close(half, functional.avg_pool2d(noise(), 2), atol=1e-6, rtol=0)
+    for augmentation in ("none", "expanded"):
+        plain = make_settings("classic", {"augmentation": augmentation})
+        assert torch.equal(augmented(noise(), plain, seeded()), noise())
 
 
-def test_without_ranges_images_come_back_to_the_bit(sample):
-    images = sample.train_images[:5].float()
-    generator = torch.Generator().manual_seed(0)
-    assert torch.equal(augmented(images, make_settings("fast", STILL), generator), images)
-    none = make_settings("fast", {"augmentation": "none", "image_sizes": (28,)})
-    assert torch.equal(augmented(images, none, generator), images)
+RANGES = {"rotation": 180, "shift": 28, "zoom": 0.9, "shear": 80}
 
 
-@given(st.integers(0, 2**32))
-def test_the_same_seed_gives_the_same_images(sample, seed):
-    images, settings = sample.train_images[:4].float(), make_settings("fast", {})
-    draws = [torch.Generator().manual_seed(seed) for _ in range(2)]
-    first, second = (augmented(images, settings, generator, 20) for generator in draws)
-    assert torch.equal(first, second)
-    assert first.shape == (4, 1, 20, 20)
-    assert not torch.equal(first[0], first[1])
-
-
-def test_the_classic_set_is_what_scipy_makes_image_by_image(sample):
-    images = sample.train_images[:3]
-    expanded = classic_expanded_set(images).view(7, 3, 28, 28).numpy()
-    for number, image in enumerate(images[:, 0].numpy().astype(np.float32) / np.float32(255)):
-        expected = [image, *(ndimage.shift(image, by) for by in ((0, -1), (0, 1), (-1, 0), (1, 0)))]
-        expected += [ndimage.rotate(image, degrees, reshape=False) for degrees in (-10, 10)]
-        assert np.allclose(expanded[:, number], expected, atol=1e-6)
-
-
-def test_dropout_keeps_its_share_and_the_mean_and_draws_from_its_generator():
-    values = torch.ones(400, 400)
-    dropped = [SeededDropout(0.3, torch.Generator().manual_seed(1)).train()(values)] * 2
-    assert torch.equal(*dropped)
-    assert abs((dropped[0] == 0).float().mean() - 0.3) < 0.01
-    assert abs(dropped[0].mean() - 1) < 0.01
-    assert torch.equal(SeededDropout(0.3, torch.Generator()).eval()(values), values)
+@given(
+    seed=st.integers(0, 1000),
+    size=st.integers(8, 28),
+    ranges=st.fixed_dictionaries({name: st.floats(0.01, RANGES[name]) for name in RANGES}),
+)
+@settings(max_examples=40)
+def test_any_ranges_move_each_image_its_own_way_by_the_generator_within_bounds(seed, size, ranges):
+    images, chosen = noise(1).expand(2, -1, -1, -1), make_settings("fast", ranges)
+    result = augmented(images, chosen, seeded(seed), size)
+    assert result.shape == (2, 1, size, size)
+    assert 0 <= result.min() <= result.max() <= 1 + 1e-6
+    assert torch.equal(result, augmented(images, chosen, seeded(seed), size))
+    assert not torch.equal(*result) or not result.any()
+    assert torch.equal(images[0], noise(1)[0]), "the input stays"

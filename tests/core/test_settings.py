@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 from hypothesis import given
@@ -13,76 +12,38 @@ from digitkaggle.core.settings import PRESETS, Settings, make_settings, member_s
 
 def test_the_classic_preset_is_the_published_recipe():
     classic = PRESETS["classic"]
-    assert (classic.validation_fraction, classic.split_by_class) == (0.25, False)
     assert (classic.augmentation, classic.network, classic.dropout) == ("expanded", "classic", 0.5)
     assert (classic.optimizer, classic.learning_rate, classic.weight_decay) == ("adam", 2e-4, 0)
     assert (classic.batch_size, classic.epochs, classic.schedule) == (4096, 150, "constant")
-    assert classic.softmax_head
-    assert classic.label_smoothing == classic.patience == classic.minimum_steps == 0
-
-
-def test_presets_carry_their_own_names():
-    assert all(settings.preset == name for name, settings in PRESETS.items())
+    assert (classic.validation_fraction, classic.split_by_class) == (0.25, False)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "changes",
     [
-        ("epochs", 0),
-        ("epochs", 1.5),
-        ("epochs", True),
-        ("epochs", 10**12),
-        ("validation_fraction", 1.0),
-        ("validation_fraction", -0.1),
-        ("batch_size", -1),
-        ("learning_rate", 0),
-        ("learning_rate", float("nan")),
-        ("muon_learning_rate", float("inf")),
-        ("learning_rate", "0.1"),
-        ("dropout", 1.0),
-        ("seed", -1),
-        ("seed", 2**63),
-        ("split_seed", 2**32),
-        ("views", 8),
-        ("network", "resnet"),
-        ("precision", "int8"),
-        ("softmax_head", 1),
-        ("widths", (8, 0, 8)),
-        ("widths", (8, True, 8)),
-        ("widths", 8),
-        ("widths", ()),
-        ("digit_widths", (8, 29)),
-        ("image_sizes", (7,)),
-        ("widht", 8),
+        *({"epochs": value} for value in (0, 1.5, True, 10**12)),
+        *({"validation_fraction": value} for value in (1.0, -0.1)),
+        *({"learning_rate": value} for value in (0, float("nan"), float("inf"), "0.1")),
+        *({"dropout": value} for value in (1.0, None)),
+        *({"seed": value} for value in (-1, 2**63)),
+        *({"widths": value} for value in (8, (), (8, 8), (8, 0, 8), (8, True, 8))),
+        {"split_seed": 2**32},
+        {"network": "resnet"},
+        {"softmax_head": 1},
+        {"digit_widths": (8, 29)},
+        {"widht": 8},
+        {"image_sizes": (20, 28), "augmentation": "none"},
+        {"patience": 3, "validation_fraction": 0},
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_setting(name, value):
-    with pytest.raises(InputError, match=name):
-        make_settings("fast", {name: value})
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"widths": (8, 8)}, "three widths"),
-        ({"augmentation": "none", "image_sizes": (20, 28)}, "image_sizes"),
-        ({"validation_fraction": 0, "patience": 3}, "patience"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(changes, expected):
-    with pytest.raises(InputError, match=expected):
+def test_a_wrong_value_is_refused_by_the_name_of_its_setting(changes):
+    with pytest.raises(InputError, match=next(iter(changes))):
         make_settings("fast", changes)
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="fast, balanced, best, classic"):
         make_settings("quick", {})
-
-
-def test_settings_survive_json():
-    settings = make_settings("best", {"widths": (4, 5, 6), "learning_rate": 1})
-    values = json.loads(json.dumps(vars(settings)))
-    assert make_settings(values.pop("preset"), values) == settings
 
 
 def test_whoever_sets_epochs_gets_them_even_where_the_preset_asks_for_more_steps():

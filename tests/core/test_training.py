@@ -1,142 +1,143 @@
 from __future__ import annotations
 
+import copy
+import math
+
 import pytest
 import torch
 
-from digitkaggle.core.basics import LabelledImages, TrainingError
-from digitkaggle.core.device import choose_compute
-from digitkaggle.core.prediction import predict_probabilities
-from digitkaggle.core.settings import make_settings
-from digitkaggle.core.split import fold_rows, member_rows, split_rows
-from digitkaggle.core.training import learning_rate_factor, start_training, train
+from digitkaggle.core.basics import Digits, LabelledImages, TrainingError
+from digitkaggle.core.device import Compute
+from digitkaggle.core.settings import PRESETS, make_settings
+from digitkaggle.core.training import learning_rate_factor, loss_sum, start_training, train
+from tests.core import CPU, same
 
-COMPUTE = choose_compute("cpu", "float32")
-
-
-def trained(digits, held=60, **changes):
-    settings = make_settings(
-        "fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 64, **changes}
-    )
-    data = LabelledImages(digits.train_images[held:], digits.train_labels[held:])
-    held_out = LabelledImages(digits.train_images[:held], digits.train_labels[:held])
-    training = start_training(settings, COMPUTE, len(data))
-    return training, train(training, data, held_out if held else None)
+NOTHING = LabelledImages(torch.empty(0, 1, 28, 28), torch.empty(0))
+# A constant and far too high rate makes the validation loss jump up and down.
+JUMPY = {"schedule": "constant", "learning_rate": 2.0, "muon_learning_rate": 2.0}
 
 
-def test_the_same_seed_gives_the_same_weights(few_digits):
-    weights = []
-    for _ in range(2):
-        training, epochs = trained(few_digits)
-        list(epochs)
-        weights.append(training.network.state_dict())
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+def started(digits: Digits, held: int = 100, compute: Compute = CPU, **changes):
+    """A small training that has not begun, its images, and those held out: the last so many."""
+    small = {"widths": (4, 4, 4), "epochs": 3, "batch_size": 50}
+    parts = (digits.train_images, digits.train_labels)
+    data = LabelledImages(*(part[: len(part) - held] for part in parts))
+    held_out = LabelledImages(*(part[len(part) - held :] for part in parts))
+    settings = make_settings("fast", small | changes)
+    return start_training(settings, compute, len(data)), data, held_out
 
 
-def test_it_learns_real_digits(sample):
-    training, epochs = trained(sample, held=500, widths=(8, 16, 16), epochs=4)
-    assert list(epochs)[-1]["val_accuracy"] > 0.9
-    assert training.best_epoch == 4
+def test_the_best_weights_are_a_copy_of_those_of_the_epoch_with_the_lowest_loss(few_digits):
+    training, data, held_out = started(few_digits, epochs=8, **JUMPY)
+    weights = {}
+    for row in train(training, data, held_out):
+        weights[row["epoch"]] = copy.deepcopy(training.network.state_dict())
+    losses = {row["epoch"]: row["val_loss"] for row in training.history}
+    best = min(losses, key=losses.get)
+    assert best != 8, "the test needs a run whose best epoch is not its last"
+    assert (training.best_epoch, training.best_loss) == (best, losses[best])
+    assert same(training.best_network().state_dict(), weights[best])
+    assert not same(weights[best], weights[8])
 
 
-def test_the_best_epochs_weights_are_a_copy(few_digits):
-    training, epochs = trained(few_digits)
-    next(epochs)
-    first = {name: value.clone() for name, value in training.best_weights.items()}
-    training.best_loss = 0.0  # nothing after this is better
-    list(epochs)
-    assert training.best_epoch == 1
-    assert all(torch.equal(first[name], training.best_weights[name]) for name in first)
-    assert torch.equal(training.best_network()[0].weight, first["0.weight"])
+def test_patience_ends_a_training_after_so_many_epochs_without_a_lower_loss(few_digits):
+    training, data, held_out = started(few_digits, epochs=50, patience=3, **JUMPY)
+    rows = list(train(training, data, held_out))
+    assert rows[-1]["epoch"] == training.best_epoch + 3 < 50
+    assert list(train(training, data, held_out)) == [], "a resume must not train on"
 
 
-def test_without_held_out_images_the_last_epoch_counts(few_digits):
-    training, epochs = trained(few_digits, held=0)
-    rows = list(epochs)
-    assert training.best_epoch == 3
-    assert all(row["val_loss"] != row["val_loss"] for row in rows)
-
-
-def test_patience_ends_a_training_that_does_not_get_better(few_digits):
-    training, epochs = trained(
-        few_digits, epochs=50, patience=2, learning_rate=1e-9, muon_learning_rate=1e-9
-    )
-    rows = list(epochs)
-    assert len(rows) - training.best_epoch == 2 or len(rows) == 50
-
-
-def test_a_plan_that_is_lowered_ends_the_training_there(few_digits):
-    training, epochs = trained(few_digits, epochs=9)
-    for _ in epochs:
+def test_a_plan_lowered_between_two_epochs_ends_the_training_there(few_digits):
+    training, data, held_out = started(few_digits, epochs=9)
+    for _ in train(training, data, held_out):
         training.epochs = 2
     assert [row["epoch"] for row in training.history] == [1, 2]
+    # So does the schedule: the last of its eight steps lies 15/16 along.
+    assert training.history[-1]["learning_rate"] == pytest.approx(0.1 * (1 - 15 / 16) / 0.75)
 
 
-def test_a_loss_that_is_no_number_is_refused(few_digits):
-    training, epochs = trained(few_digits)
-    with torch.no_grad():
-        training.network[0].weight.fill_(float("nan"))
-    with pytest.raises(TrainingError, match="epoch 1"):
-        list(epochs)
+@pytest.mark.parametrize("held_out", [None, NOTHING])
+def test_without_images_held_out_the_last_epoch_is_the_best(few_digits, held_out):
+    training, data, _ = started(few_digits, epochs=2, held=0)
+    assert all(math.isnan(row["val_loss"]) for row in train(training, data, held_out))
+    assert training.best_epoch == 2
+    assert same(training.best_weights, training.network.state_dict())
 
 
-def test_small_data_get_more_epochs_within_reason():
-    settings = make_settings("balanced", {})
-    assert start_training(settings, COMPUTE, 3600).epochs == 27
-    assert start_training(settings, COMPUTE, 37_800).epochs == 10
-    assert start_training(settings, COMPUTE, 100).epochs == 100
+def test_real_digits_are_learned(sample):
+    training, data, held_out = started(sample, 1000, widths=(8, 16, 16), epochs=4, batch_size=64)
+    *_, last = train(training, data, held_out)
+    assert last["val_accuracy"] > 0.9
 
 
-def test_one_cycle_climbs_and_falls_in_straight_lines():
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_a_loss_that_is_no_number_is_a_training_error_that_says_when(few_digits, where):
+    training, *parts = started(few_digits)
+    place = ["training", "validation"].index(where)
+    parts[place] = LabelledImages(parts[place].images * math.nan, parts[place].labels)
+    with pytest.raises(TrainingError, match=r"epoch 1.*--learning-rate"):
+        list(train(training, *parts))
+
+
+def test_a_batch_in_pieces_makes_the_same_step_as_the_whole(few_digits):
+    changes = {"dropout": 0.0, "augmentation": "none", "epochs": 1}
+    settings = [make_settings("classic", changes | {"piece_size": size}) for size in (0, 64)]
+    data, rows = LabelledImages(few_digits.train_images, few_digits.train_labels), []
+    whole, pieces = (start_training(one, CPU, 300) for one in settings)
+    for training in (whole, pieces):
+        rows += train(training, data, None)
+    assert rows[1]["train_loss"] == pytest.approx(rows[0]["train_loss"], rel=1e-5)
+    assert rows[1]["train_accuracy"] == rows[0]["train_accuracy"]
+    for name, weight in whole.best_weights.items():
+        # Adam's first step is the sign of the gradient times the rate: 4e-4 where signs differ.
+        torch.testing.assert_close(pieces.best_weights[name], weight, atol=4e-6, rtol=0)
+
+
+def test_the_softmax_head_applies_softmax_twice_and_bounds_the_loss():
+    sure = torch.full((1, 10), -1000.0)
+    sure[0, 3] = 1000.0
+    for label, expected in [(3, 1.4612), (4, 2.4612)]:
+        loss = loss_sum(sure, torch.tensor([label]), PRESETS["classic"]).item()
+        assert loss == pytest.approx(expected, abs=1e-4)
+
+
+def test_one_cycle_climbs_to_the_peak_and_falls_to_nothing():
     settings = make_settings("fast", {"warmup": 0.25})
-    factors = [learning_rate_factor(settings, done) for done in (0, 0.125, 0.25, 0.625, 1)]
+    factors = [learning_rate_factor(settings, done) for done in (0.0, 0.125, 0.25, 0.625, 1.0)]
     assert factors == pytest.approx([0, 0.5, 1, 0.5, 0])
-    assert learning_rate_factor(make_settings("classic", {}), 0.9) == 1
+    assert learning_rate_factor(make_settings("fast", {"warmup": 0}), 0.5) == 0.5
+    assert learning_rate_factor(PRESETS["classic"], 0.9) == 1
 
 
-def test_pieces_of_a_batch_add_up_to_the_whole(few_digits):
-    losses = []
-    for piece_size in (0, 7):
-        options = {"network": "classic", "image_sizes": (28,), "dropout": 0.0, "epochs": 1}
-        _, epochs = trained(
-            few_digits,
-            optimizer="adam",
-            piece_size=piece_size,
-            **options,
-            augmentation="none",
-            learning_rate=1e-3,
-        )
-        losses.append(next(epochs)["train_loss"])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+def test_few_images_get_as_many_epochs_as_their_steps_need_within_reason():
+    settings = make_settings("fast", {"minimum_steps": 400, "batch_size": 10})
+    plans = [start_training(settings, CPU, images).epochs for images in (5, 95, 100_000)]
+    assert plans == [100, 40, 3]
 
 
-def test_probabilities_are_the_mean_over_networks_and_views(few_digits):
-    networks = []
-    for seed in (1, 2):
-        training, epochs = trained(few_digits, seed=seed, epochs=1)
-        next(epochs)
-        networks.append(training.best_network())
-    images = few_digits.test_images
-    both = predict_probabilities(networks, images, COMPUTE, 3)
-    each = [predict_probabilities([network], images, COMPUTE, 3) for network in networks]
-    assert torch.allclose(both, (each[0] + each[1]) / 2)
-    assert torch.allclose(both.sum(dim=1), torch.ones(len(images)), atol=1e-5)
-    assert not torch.equal(both, predict_probabilities(networks, images, COMPUTE, 1))
+def test_every_image_is_seen_once_an_epoch_and_images_grow(few_digits, monkeypatch):
+    seen, sizes = [], []
+
+    def train_batch(training, data, batch, size):
+        seen.extend(batch.tolist())
+        sizes.append(size)
+        return torch.ones(2)
+
+    monkeypatch.setattr("digitkaggle.core.training.train_batch", train_batch)
+    training, data, held_out = started(few_digits, batch_size=70, image_sizes=(12, 20, 28))
+    list(train(training, data, held_out))
+    assert sizes == [12] * 3 + [20] * 3 + [28] * 3
+    epochs = [seen[:200], seen[200:400], seen[400:]]
+    assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_a_split_shares_images_out_by_class():
-    labels = torch.arange(10).repeat(30)
-    train_rows, held = split_rows(labels, 0.1, 0, by_class=True)
-    assert sorted([*train_rows.tolist(), *held.tolist()]) == list(range(300))
-    assert labels[held].bincount().tolist() == [3] * 10
-    folds = [fold_rows(labels, 5, fold, 0, by_class=True)[1] for fold in range(5)]
-    assert sorted(torch.cat(folds).tolist()) == list(range(300))
-
-
-def test_members_hold_out_a_fold_each_and_then_shuffle_anew():
-    labels = torch.arange(10).repeat(30)
-    settings = make_settings("best", {"members": 12})
-    held = [member_rows(labels, settings, number)[1].tolist() for number in range(1, 13)]
-    assert sorted(row for rows in held[:10] for row in rows) == list(range(300))
-    assert held[10] != held[0]
-    everything = make_settings("fast", {"validation_fraction": 0})
-    assert [len(rows) for rows in member_rows(labels, everything, 1)] == [300, 0]
+def test_half_precision_scales_the_loss_and_survives_an_overflow(few_digits):
+    half = Compute(torch.device("cpu"), torch.float16, "for tests")
+    changes = {"widths": (8, 8, 8), "epochs": 6, "batch_size": 20, "image_sizes": (28,)}
+    training, data, held_out = started(few_digits, compute=half, **changes)
+    assert training.scaler.is_enabled()
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    rows = list(train(training, data, held_out))
+    assert training.scaler.get_scale() < 2.0**40
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
