@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +20,7 @@ from .pictures import FoundDigit, find_digit, open_picture
 
 # Below this even the likeliest class is a guess. Label smoothing keeps good answers near 0.9.
 LEAST_PROBABILITY = 0.5
-SEEN_SCALE = 10
-FORMATS_OF_ANSWERS = ("text", "csv", "json")
+SEEN_SIDE = 10 * IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,7 @@ class Answer:
 
 
 def answer_pictures(
-    paths: Sequence[Path],
-    networks: Sequence[nn.Module],
-    compute: Compute,
-    views: int = 1,
+    paths: Sequence[Path], networks: Sequence[nn.Module], compute: Compute, views: int = 1
 ) -> list[Answer]:
     """What the networks say of picture files, in their order.
 
@@ -52,34 +46,27 @@ def answer_pictures(
 
 
 def answer_digits(
-    found: Sequence[FoundDigit],
-    networks: Sequence[nn.Module],
-    compute: Compute,
-    views: int = 1,
+    found: Sequence[FoundDigit], networks: Sequence[nn.Module], compute: Compute, views: int = 1
 ) -> list[Answer]:
     """What the networks say of digits that were found, or not, in pictures."""
     images = [digit.image for digit in found if digit.image is not None]
-    probabilities = iter(())
-    if images:
-        stack = torch.from_numpy(np.stack(images)).unsqueeze(1)
-        probabilities = iter(predict_probabilities(networks, stack, compute, views).tolist())
-    return [
-        Answer(None, digit.problem, None, None)
-        if digit.image is None
-        else _judged(next(probabilities), digit.image)
-        for digit in found
-    ]
+    stack = np.stack([*images, np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])[:, None]
+    probabilities = predict_probabilities(networks, torch.from_numpy(stack), compute, views)
+    rows, answers = iter(probabilities.tolist()), []
+    for picture in found:
+        if picture.image is None:
+            answers.append(Answer(None, picture.problem, None, None))
+            continue
+        row = next(rows)
+        digit, likeliest = int(np.argmax(row)), max(row)
+        problem = f"no digit that it knows: {digit} would be likeliest, at {likeliest:.0%}"
+        sure = likeliest >= LEAST_PROBABILITY
+        answers.append(Answer(digit if sure else None, "" if sure else problem, row, picture.image))
+    return answers
 
 
 def save_seen(folder: Path, paths: Sequence[Path], answers: Sequence[Answer]) -> list[Path]:
-    """Save what the network saw of each picture, ten times as large, as PNGs of the same names.
-
-    Returns:
-        The files; a picture in which no digit was found has none.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
+    """Save what the network saw of each picture, ten times as large, as PNGs of the same names."""
     saved: list[Path] = []
     for path, answer in zip(paths, answers, strict=True):
         if answer.seen is None:
@@ -88,57 +75,38 @@ def save_seen(folder: Path, paths: Sequence[Path], answers: Sequence[Answer]) ->
         while target in saved:
             number += 1
             target = folder / f"{path.stem}-{number}.png"
-        buffer = io.BytesIO()
-        side = SEEN_SCALE * IMAGE_SIZE
-        seen = Image.fromarray(answer.seen).resize((side, side), Image.Resampling.NEAREST)
-        seen.save(buffer, format="PNG")
-        write_file(target, buffer.getvalue())
+        seen = Image.fromarray(answer.seen).resize((SEEN_SIDE, SEEN_SIDE), Image.Resampling.NEAREST)
+        write_file(target, lambda file, seen=seen: seen.save(file, format="PNG"))
         saved.append(target)
     return saved
 
 
-def _judged(probabilities: list[float], seen: np.ndarray) -> Answer:
-    digit = int(np.argmax(probabilities))
-    if probabilities[digit] < LEAST_PROBABILITY:
-        problem = (
-            f"no digit that it knows: {digit} would be likeliest, at {probabilities[digit]:.0%}"
-        )
-        return Answer(None, problem, probabilities, seen)
-    return Answer(digit, "", probabilities, seen)
-
-
 def formatted(paths: Sequence[Path], answers: Sequence[Answer], form: str) -> str:
     """The answers as `text`, `csv` or `json`; without a last newline."""
-    pairs = list(zip(paths, answers, strict=True))
+    rows = []
+    for path, answer in zip(paths, answers, strict=True):
+        rounded = answer.probabilities and [round(value, 6) for value in answer.probabilities]
+        row = {"file": str(path), "digit": answer.digit, "probabilities": rounded}
+        rows.append(row | ({"problem": answer.problem} if answer.problem else {}))
     if form == "json":
-        return json.dumps([_as_json(path, answer) for path, answer in pairs], indent=2)
+        return json.dumps(rows, indent=2)
     if form == "csv":
-        return _as_csv(pairs)
+        import pandas as pd
+
+        columns = ["file", "digit", *(f"p{digit}" for digit in range(CLASSES)), "problem"]
+        none = [None] * CLASSES
+        cells = [
+            (r["file"], r["digit"], *(r["probabilities"] or none), r.get("problem")) for r in rows
+        ]
+        table = pd.DataFrame(cells, columns=columns).astype({"digit": "Int64"})
+        return table.to_csv(index=False, float_format="%.6f", lineterminator="\n").rstrip("\n")
     width = max(len(str(path)) for path in paths)
     lines = []
-    for path, answer in pairs:
-        if answer.digit is None or answer.probabilities is None:
-            said = f"-  {answer.problem}"
-        else:
-            order = np.argsort(answer.probabilities)[::-1]
-            first, second = (f"{answer.probabilities[place]:.1%}" for place in order[:2])
-            said = f"{answer.digit}  {first}  (next {order[1]}, {second})"
-        lines.append(f"{path!s:<{width}}  {said}")
+    for row in rows:
+        words = f"-  {row.get('problem')}"
+        if row["digit"] is not None:
+            second, first = np.argsort(row["probabilities"])[-2:]
+            sure, next_sure = row["probabilities"][first], row["probabilities"][second]
+            words = f"{first}  {sure:.1%}  (next {second}, {next_sure:.1%})"
+        lines.append(f"{row['file']:<{width}}  {words}")
     return "\n".join(lines)
-
-
-def _as_json(path: Path, answer: Answer) -> dict[str, object]:
-    probabilities = answer.probabilities and [round(value, 6) for value in answer.probabilities]
-    said = {"file": str(path), "digit": answer.digit, "probabilities": probabilities}
-    return said | ({"problem": answer.problem} if answer.problem else {})
-
-
-def _as_csv(pairs: Sequence[tuple[Path, Answer]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["file", "digit", *(f"p{digit}" for digit in range(CLASSES)), "problem"])
-    for path, answer in pairs:
-        digit = "" if answer.digit is None else answer.digit
-        values = [f"{value:.6f}" for value in answer.probabilities or ()] or [""] * CLASSES
-        writer.writerow([path, digit, *values, answer.problem])
-    return buffer.getvalue().rstrip("\n")

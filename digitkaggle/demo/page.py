@@ -7,7 +7,6 @@ the kernel.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import io
 import os
@@ -43,20 +42,19 @@ def serve(
     device: str = "auto",
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve the page for a run's model until `stop` is set, or for ever.
-
-    Args:
-        run: the folder of a finished run, or its `model.pt`.
-        host: the address to listen on.
-        port: the port; 0 takes any that is free.
-        device: as `choose_compute`.
+    """Serve the page for the model of a run's folder until `stop` is set, or for ever.
 
     Raises:
         InputError: Gradio is not installed, there is no such model, or the port is taken.
     """
-    gradio = _gradio()
+    # Read when Gradio is imported: no counting of visits, no asking for newer versions.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError as error:
+        raise InputError(INSTALL_DEMO) from error
     networks, settings, compute = open_model(run, device=device)
-    port = _free_port(host, port)
+    port = free_port(host, port)
     page = drawing_page(gradio, answerer(networks, compute, settings), str(run))
     page.launch(
         server_name=host,
@@ -94,49 +92,41 @@ def answerer(
     """What answers a drawing, given as a PNG's data URL, in the words of the page's script."""
 
     def answer(drawing: str) -> dict[str, Any]:
-        found = find_digit(colours_of(_opened(drawing)))
+        found = find_digit(colours_of(opened(drawing)))
         said = answer_digits([found], networks, compute, settings.views)[0]
         return {
             "digit": said.digit,
             "problem": said.problem and said.problem[0].upper() + said.problem[1:] + ".",
             "probabilities": said.probabilities,
-            "seen": None if said.seen is None else _png_url(Image.fromarray(said.seen)),
+            "seen": None if said.seen is None else data_url(Image.fromarray(said.seen)),
         }
 
     return answer
 
 
-def _opened(drawing: str) -> Image.Image:
-    if not isinstance(drawing, str) or len(drawing) > LONGEST_DRAWING:
-        raise InputError("that is no drawing of this page")
+def opened(drawing: str) -> Image.Image:
+    """The picture that a drawing's data URL holds; InputError for anything else."""
     try:
+        if len(drawing) > LONGEST_DRAWING:
+            raise ValueError("too long")
         content = base64.b64decode(drawing.removeprefix(PNG_URL), validate=True)
         picture = Image.open(io.BytesIO(content), formats=("PNG",))
         if max(picture.size) > LARGEST_SIDE:
             raise InputError("that drawing is too large")
         picture.load()
-    except (binascii.Error, OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, AttributeError) as error:
         raise InputError("that is no drawing of this page") from error
     return picture
 
 
-def _png_url(picture: Image.Image) -> str:
+def data_url(picture: Image.Image) -> str:
+    """A picture as a PNG's data URL."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return PNG_URL + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _gradio() -> Any:
-    # Read when Gradio is imported: no counting of visits, no asking for newer versions.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        raise InputError(INSTALL_DEMO) from error
-    return gradio
-
-
-def _free_port(host: str, port: int) -> int:
+def free_port(host: str, port: int) -> int:
     """The port, when it can be listened on; any free one for 0."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
@@ -144,7 +134,5 @@ def _free_port(host: str, port: int) -> int:
             trial.bind((host, port))
             return int(trial.getsockname()[1])
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"{host}, port {port} cannot be listened on ({reason}): choose another by --port"
-        ) from error
+        place = f"{host}, port {port} cannot be listened on ({error})"
+        raise InputError(f"{place}: choose another by --port") from error
