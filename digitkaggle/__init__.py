@@ -14,31 +14,3 @@ from .runs.local import run_in_folder
 from .runs.results import load_model, read_results
 
 __version__ = VERSION
-
-__all__ = [
-    "PRESETS",
-    "Compute",
-    "Digits",
-    "InputError",
-    "LabelledImages",
-    "Member",
-    "Result",
-    "Settings",
-    "TrainingError",
-    "__version__",
-    "build_network",
-    "choose_compute",
-    "load_model",
-    "make_report",
-    "make_settings",
-    "predict_probabilities",
-    "read_data",
-    "read_results",
-    "run",
-    "run_in_folder",
-    "split_rows",
-    "start_training",
-    "train",
-    "train_member",
-    "training_images",
-]

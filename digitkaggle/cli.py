@@ -168,11 +168,7 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     send.add_argument("--wait", action="store_true", help="follow the run to its end")
     command(lambda flags: status(), "status", "how the run on Kaggle stands; if it failed, why")
     command(output_command, "output")
-    enter = command(
-        lambda flags: submit(flags.file, message=flags.message, force=flags.force),
-        "submit",
-        "check a submission, send it to the competition, and tell its score",
-    )
+    enter = command(submit_command, "submit")
     enter.add_argument("file", nargs="?", type=Path, help="default: the newest run's")
     enter.add_argument("--message", default="", metavar="TEXT", help="goes with the submission")
     for sending in (fetch, enter):
@@ -211,8 +207,7 @@ def run_command(flags: argparse.Namespace) -> None:
     folder = run_in_folder(settings, digits, jobs=flags.jobs or 0, budget=budget, **how)
     if not (folder / REPORT).exists():
         report(folder, digits)
-    for line in accuracy_in_words(read_results(folder).metrics):
-        logger.info("%s", line)
+    logger.info("%s", "\n".join(accuracy_in_words(read_results(folder).metrics)))
     logger.info("%s holds the submission, the model and %s", folder, REPORT)
     logger.info("next: make submit (to Kaggle), make demo (a page to draw digits on)")
 
@@ -289,8 +284,12 @@ def demo_command(flags: argparse.Namespace) -> None:
     serve(flags.run or newest_run(), host=flags.host, port=flags.port, device=flags.device)
 
 
+def submit_command(flags: argparse.Namespace) -> None:
+    """Check a submission, send it to the competition, and tell its score."""
+    submit(flags.file, message=flags.message, force=flags.force)
+
+
 def output_command(flags: argparse.Namespace) -> None:
     """Fetch what the run on Kaggle made into runs/kaggle-VERSION/, check it, and report it."""
     folder = output()
-    digits, _ = digits_of_run(read_results(folder).metrics, None, sample_digits)
-    report(folder, digits)
+    report(folder, digits_of_run(read_results(folder).metrics, None, sample_digits)[0])

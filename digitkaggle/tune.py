@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +63,8 @@ def tune(
     Args:
         base: what is not searched for stays as it is here.
         digits: their test images are not looked at.
-        trials: in the study, all processes and earlier searches together.
+        trials: in the study, all processes and earlier searches together; several processes may
+            end with one more each.
         folds: of the cross-validation, by class; a trial trains a network for each.
         study_file: kept, and gone on with if it exists.
         out: the settings file; the picture has its name with .png.
@@ -89,16 +88,10 @@ def tune(
         logger.warning("Searching on the sample: for a look; it is not for a submission.")
     study = open_study(study_file)
     claim_study(study, study_file, base, digits, folds)
-    for trial in study.trials:  # whose process was killed on this machine
-        host, process = trial.user_attrs.get("process", (None, None))
-        if trial.state.name == "RUNNING" and host == socket.gethostname() and not lives(process):
-            state = optuna.trial.TrialState.FAIL
-            study.tell(trial.number, state=state, skip_if_finished=True)
     logger.info("%s: %d of %d trials are done", study_file, done(study), trials)
     with progress(total=trials, initial=done(study), desc="trials", leave=True, delay=0) as bar:
-        while done(study, "RUNNING") < trials:
+        while done(study) < trials:
             trial = study.ask()
-            trial.set_user_attr("process", [socket.gethostname(), os.getpid()])
             # Seeded by its number, a trial's draws do not depend on which process makes them.
             study.sampler = sampler(base.seed + trial.number)
             try_settings(study, trial, base, digits, compute, folds)
@@ -185,9 +178,9 @@ def cross_validated_error(
     return sum(finished) / len(finished)
 
 
-def done(study: optuna.Study, *more: str) -> int:
-    """How many trials of a study ended, pruned ones too; or are in other states named."""
-    return sum(trial.state.name in ("COMPLETE", "PRUNED", *more) for trial in study.trials)
+def done(study: optuna.Study) -> int:
+    """How many trials of a study ended, pruned ones too."""
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
 
 
 def sampler(seed: int) -> Any:
@@ -232,17 +225,6 @@ def claim_study(
     elif theirs != mine:
         reason = differences(theirs, mine) if theirs else "nothing is known of it"
         raise InputError(f"{path} is another study ({reason}): name another by --study")
-
-
-def lives(process: int) -> bool:
-    """Whether a process of this machine runs."""
-    try:
-        os.kill(process, 0) if os.name == "posix" else None  # elsewhere that would end it
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def write_best(study: optuna.Study, base: Settings, out: Path) -> Path:

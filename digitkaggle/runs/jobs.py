@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,10 +19,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..core.basics import InputError, logger, progress
 from ..core.device import Compute
-from ..core.run import Member
+from ..core.run import Epochs, Member, Watch
 from ..core.training import Training
 from .budget import TimeBudget, seconds_for_another
-from .checkpoint import load_member, member_file, save_member, training_file
+from .checkpoint import load_member, save_member, training_file
 from .folder import CHECKPOINT
 
 Learn = Callable[..., Member]
@@ -31,27 +32,24 @@ class WorkerError(Exception):
     """A worker died; what is done stays done."""
 
 
+def learned(folder: Path, budget: TimeBudget | None, learn: Learn, number: int) -> Member | None:
+    """A member from the checkpoint, or trained and saved; None if it would not be done in time."""
+    if member := load_member(folder, number):
+        return member
+    if budget and not training_file(folder, number).exists():
+        done = [member for n in range(1, number) if (member := load_member(folder, n))]
+        if done and budget.left() < seconds_for_another(done):
+            return None
+    member = learn(number)
+    save_member(folder, member)
+    return member
+
+
 def one_by_one(
     folder: Path, budget: TimeBudget | None, learn: Learn, numbers: Sequence[int]
 ) -> Iterator[Member]:
     """Members in this process, in order."""
-    members: list[Member] = []
-    for number in numbers:
-        member = load_member(folder, number)
-        if member is None:
-            if late(folder, budget, members, number):
-                logger.warning("Out of time: %d members are trained.", len(members))
-                return
-            member = learn(number)
-            save_member(folder, member)
-        members.append(member)
-        yield member
-
-
-def late(folder: Path, budget: TimeBudget | None, members: Sequence[Member], number: int) -> bool:
-    """Whether a member that was not begun would not be done in time; the first always is begun."""
-    begun = training_file(folder, number).exists()
-    return bool(budget and members and not begun and budget.left() < seconds_for_another(members))
+    return finished(learned(folder, budget, learn, number) for number in numbers)
 
 
 def in_jobs(
@@ -62,17 +60,11 @@ def in_jobs(
     learn: Learn,
     numbers: Sequence[int],
 ) -> Iterator[Member]:
-    """Members in several processes of this machine, so many at once.
-
-    Raises:
-        WorkerError: a process died.
-    """
-    tasks = (
-        delayed(in_job)(folder, budget, jobs, threads, os.getpid(), learn, number)
-        for number in numbers
-    )
+    """Members in several processes of this machine, so many at once; WorkerError if one dies."""
+    in_one = partial(in_job, folder, budget, jobs, threads, os.getpid(), learn)
+    tasks = (delayed(in_one)(number) for number in numbers)
     with Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs) as parallel:
-        yield from finished(parallel(tasks), len(numbers))
+        yield from finished(progress(parallel(tasks), total=len(numbers), desc="members", delay=0))
 
 
 def in_job(
@@ -84,7 +76,7 @@ def in_job(
     learn: Learn,
     number: int,
 ) -> Member | None:
-    """A member in a process of its own; None if it would not be done in time."""
+    """A member in a process of its own, on a GPU of its own where there are several."""
     os.environ["TQDM_DISABLE"] = "1"
     torch.set_num_threads(threads)
     for slot in range(jobs):
@@ -92,33 +84,22 @@ def in_job(
             # The folder stays locked for as long as one of its workers is at work in it.
             with FileLock(folder / CHECKPOINT / f"job-{slot}.lock", timeout=0):
                 end_with_parent(parent)
-                done = [load_member(folder, n) for n in range(1, number + 1)]
-                if done[-1] is not None:
-                    return done[-1]
-                if late(folder, budget, [member for member in done if member], number):
-                    return None
+                watch = partial(watched_by_parent, parent, learn.keywords["watch"])
                 compute = on_gpu(learn.keywords["compute"], slot)
-                watch = WithParent(parent, learn.keywords["watch"])
-                member = learn(number, compute=compute, watch=watch)
-                save_member(folder, member)
-                return member
+                learn = partial(learn, compute=compute, watch=watch)
+                return learned(folder, budget, learn, number)
         except Timeout:
             continue
     raise InputError(f"{folder / CHECKPOINT}: more jobs at work than were asked for")
 
 
-@dataclasses.dataclass(frozen=True)
-class WithParent:
+def watched_by_parent(
+    parent: int, watch: Watch, number: int, training: Training, epochs: Epochs
+) -> Epochs:
     """A watch around another: ends the process within an epoch when its parent is gone."""
-
-    parent: int
-    watch: Callable
-
-    def __call__(self, number: int, training: Training, epochs: Iterator) -> Iterator:
-        """The epochs of a member."""
-        for row in self.watch(number, training, epochs):
-            end_with_parent(self.parent)
-            yield row
+    for row in watch(number, training, epochs):
+        end_with_parent(parent)
+        yield row
 
 
 def end_with_parent(parent: int) -> None:
@@ -153,34 +134,30 @@ def on_cluster(
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from error
-    saved = [member for number in numbers if (member := load_member(folder, number))]
-    yield from saved
-    missing = [number for number in numbers if not member_file(folder, number).exists()]
-    tasks = [delayed(on_worker)(learn, number, threads) for number in missing]
+    saved = {number: load_member(folder, number) for number in numbers}
+    yield from filter(None, saved.values())
+    # A worker has no folder: a member that is cut off starts anew.
+    tasks = [delayed(on_worker)(learn, n, threads) for n, member in saved.items() if not member]
     with client, parallel_config("dask", client=client):
-        results = Parallel(return_as="generator_unordered")(tasks)
-        for member in finished(results, len(missing)):
+        for member in finished(Parallel(return_as="generator_unordered")(tasks)):
             save_member(folder, member)
             yield member
 
 
 def on_worker(learn: Learn, number: int, threads: int) -> Member:
-    """A member on a cluster's worker, which has no folder: if it is cut off, it starts anew."""
+    """A member on a cluster's worker."""
     torch.set_num_threads(threads)
     return learn(number)
 
 
-def finished(results: Iterator[Member | None], asked: int) -> Iterator[Member]:
-    """What jobs return, with a progress bar; None is a member for which time was too short."""
-    left_out = 0
+def finished(results: Iterable[Member | None]) -> Iterator[Member]:
+    """The members that are done; None is one for which time was too short, which is said."""
     try:
-        for member in progress(results, total=asked, desc="members", delay=0):
-            if member is not None:
+        for member in results:
+            if member is None:
+                logger.warning("Out of time: a member is left out.")
+            else:
                 yield member
-            left_out += member is None
     except TerminatedWorkerError as error:
-        raise WorkerError(
-            "a worker died; members that are done are saved: give the same command again"
-        ) from error
-    if left_out:
-        logger.warning("Out of time: %d members are trained.", asked - left_out)
+        advice = "members that are done are saved: give the same command again"
+        raise WorkerError(f"a worker died; {advice}") from error
