@@ -1,7 +1,7 @@
 """digitkaggle classifies handwritten digits for Kaggle's Digit Recognizer: the public names."""
 
-from .core.basics import VERSION, Digits, InputError, LabelledImages, TrainingError
-from .core.device import Compute, choose_compute
+from .core.basics import VERSION, Compute, Digits, InputError, LabelledImages, TrainingError
+from .core.device import choose_compute
 from .core.networks import build_network
 from .core.prediction import predict_probabilities
 from .core.run import Member, Result, run, train_member

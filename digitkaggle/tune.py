@@ -12,8 +12,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .core.basics import Digits, InputError, LabelledImages, TrainingError, logger, progress
-from .core.device import Compute, choose_compute
+from .core.basics import (
+    Compute,
+    Digits,
+    InputError,
+    LabelledImages,
+    TrainingError,
+    logger,
+    progress,
+)
+from .core.device import choose_compute
 from .core.results import write_file
 from .core.settings import Settings, make_settings
 from .core.split import fold_rows
@@ -83,7 +91,7 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if trials < 1 or folds < 2:
         raise InputError(f"--trials {trials}, --folds {folds}: 1 and 2 are the least")
-    compute = choose_compute(device, base.precision)
+    compute = choose_compute(base, device)
     if digits.test_labels is not None:
         logger.warning("Searching on the sample: for a look; it is not for a submission.")
     study = open_study(study_file)

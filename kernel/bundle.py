@@ -22,8 +22,8 @@ from pathlib import Path
 KERNEL = Path(__file__).parent
 CORE = KERNEL.parent / "digitkaggle" / "core"
 MODULES = (
-    *("basics", "settings", "split", "augment", "classic", "networks", "optimizers", "device"),
-    *("training", "prediction", "run", "data", "results", "main"),
+    *("basics", "settings", "split", "augment", "classic", "networks", "optimizers"),
+    *("training", "prediction", "run", "data", "device", "results", "main"),
 )
 # What Kaggle's image has besides the standard library.
 ALLOWED = ("torch", "numpy", "pandas", "scipy", "sklearn", "joblib", "tqdm", "matplotlib")

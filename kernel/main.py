@@ -42,8 +42,9 @@ from tqdm import tqdm
 
 
 # %% What everything needs
-# The digits, the two errors, the log. Images stay the bytes that they are: 42,000 take 33 MB and lie
-# on the device whole, and a batch is a slice of a shuffled index. No loader, no workers.
+# The digits, the place to compute, the two errors, the log. Images stay the bytes that they are:
+# 42,000 take 33 MB and lie on the device whole, and a batch is a slice of a shuffled index. No
+# loader, no workers.
 
 VERSION = "0.2.0"
 IMAGE_SIZE = 28  # pixels along a side
@@ -94,6 +95,23 @@ class Digits:
                 total.update(f"{tuple(tensor.shape)}".encode())
                 total.update(tensor.contiguous().numpy().data)
         return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where the network runs, in which numbers its layers count, and why so."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+    # Channels last: stored channel by channel, all is slower by up to a third.
+    memory_format: torch.memory_format = torch.channels_last
+    warning: str = ""  # why a GPU that should be there is not used
+
+    def autocast(self) -> torch.autocast:
+        """Layers inside count in `dtype` where that is safe; weights stay float32."""
+        half = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
 
 
 def show_log(level: int = logging.INFO) -> None:
@@ -308,19 +326,20 @@ def augmented(
 ) -> Tensor:
     """A batch as training sees it: each image through a random affine map of its own.
 
-    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the CPU, so that every
-    device sees the same draws, evenly from the ranges of the settings.
+    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the images' device, so
+    that nothing is copied there; draws are even over the ranges of the settings.
     """
-    ranges = torch.tensor(
-        [settings.rotation, settings.shift, settings.shift, settings.zoom, settings.shear]
-    )
-    if settings.augmentation != "affine" or (not ranges.any() and size == images.shape[-1]):
+    ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
+    if settings.augmentation != "affine" or (not any(ranges) and size == images.shape[-1]):
         return images
-    draws = torch.rand(len(images), 5, generator=generator).mul_(2).sub_(1) * ranges
+    draws = torch.rand(len(images), 5, generator=generator, device=images.device).mul_(2).sub_(1)
     matrices = affine_matrices(
-        rotation=draws[:, 0], shift=draws[:, 1:3], zoom=1 + draws[:, 3], shear=draws[:, 4]
+        rotation=draws[:, 0] * settings.rotation,
+        shift=draws[:, 1:3] * settings.shift,
+        zoom=draws[:, 3] * settings.zoom + 1,
+        shear=draws[:, 4] * settings.shear,
     )
-    return apply_affine(images, matrices.to(images.device), size)
+    return apply_affine(images, matrices, size)
 
 
 def affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
@@ -460,7 +479,7 @@ def compact_network(
         nn.ReLU(),
         *convolutions(first, second, depths[0], halved=True),  # second x 7 x 7
         *convolutions(second, third, depths[1], halved=False),  # third x 7 x 7
-        nn.AdaptiveMaxPool2d(1),  # third x 1 x 1
+        GlobalMaxPool(),  # third x 1 x 1
         nn.Flatten(),  # third
         SeededDropout(dropout, generator),
         nn.Linear(third, CLASSES),  # 10
@@ -478,6 +497,17 @@ def convolutions(channels: int, width: int, depth: int, *, halved: bool) -> list
         layers += [nn.BatchNorm2d(width), nn.ReLU()]
         channels = width
     return layers
+
+
+class GlobalMaxPool(nn.Module):
+    """The maximum of each map, N x C x 1 x 1."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """From N x C x H x W."""
+        # torch's own is slow on a GPU; `amax` takes ten times as long as that on a CPU.
+        if maps.device.type == "cpu":
+            return functional.adaptive_max_pool2d(maps, 1)
+        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 class MomentNormalisation(nn.Module):
@@ -509,11 +539,14 @@ class MomentNormalisation(nn.Module):
         across = (variance_x - 2 * lean * covariance + lean**2 * variance_y).clamp(min=1e-4).sqrt()
         scale = across * (IMAGE_SIZE / self.width)  # -1 to 1 are 28 pixels
         of_x = torch.stack([scale, lean, middle_x - lean * middle_y], dim=1)
-        of_y = torch.tensor([0.0, 1.0, 0.0]).to(of_x).expand_as(of_x)
+        of_y = torch.zeros_like(of_x)
+        of_y[:, 1] = 1
         return apply_affine(images, torch.stack([of_x, of_y], dim=1), images.shape[-1])
 
 
-def build_network(settings: Settings, generator: torch.Generator) -> nn.Sequential:
+def build_network(
+    settings: Settings, generator: torch.Generator, memory_format=torch.channels_last
+) -> nn.Sequential:
     """The network of a member's settings, on the device of `generator`, which draws its weights."""
     if settings.network == "classic":
         network = classic_network(settings.dropout, generator)
@@ -521,8 +554,7 @@ def build_network(settings: Settings, generator: torch.Generator) -> nn.Sequenti
         network = compact_network(settings.widths, settings.depths, settings.dropout, generator)
     if any(settings.digit_widths):
         network = nn.Sequential(MomentNormalisation(settings.digit_widths[0]), *network)
-    # Channels last: stored channel by channel, all is slower by up to a third.
-    network = network.to(generator.device, memory_format=torch.channels_last)
+    network = network.to(generator.device, memory_format=memory_format)
     # torch's own default distributions, but out of our generator.
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -557,6 +589,11 @@ class Muon:
     It is no `torch.optim.Optimizer`: making one imports torch's compiler, which takes two seconds.
     """
 
+    # GradScaler then leaves it to us to undo its scale and mind its overflows: both stay on the
+    # device, where torch would wait for every step to end, to ask whether it overflowed.
+    _step_supports_amp_scaling = True
+    found_inf = None
+
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         inner = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1]
         others = [p for p in network.parameters() if p.ndim != 4 or p.shape[1] == 1]
@@ -577,6 +614,8 @@ class Muon:
                 if parameter.grad is None:
                     continue
                 gradient, velocity = parameter.grad, self.velocities[parameter]
+                if self.found_inf is not None:  # an overflow counts as no gradient
+                    gradient = torch.where(self.found_inf > 0, 0, gradient / self.grad_scale)
                 if not group["orthogonal"]:
                     gradient = gradient.add(parameter, alpha=self.weight_decay)
                 velocity.mul_(self.momentum).add_(gradient)
@@ -594,60 +633,13 @@ def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim
     optimizer: Muon | torch.optim.Optimizer = Muon(network, settings)
     if settings.optimizer == "adam":
         rate, decay = settings.learning_rate, settings.weight_decay
-        optimizer = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
+        on_gpu = next(network.parameters()).is_cuda  # where `fused` minds overflows by itself
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None
+        )
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer
-
-
-# %% The device
-# Chosen by doing a real piece of work on it, for what a GPU says of itself may not hold: Kaggle's
-# P100 is there, and torch has no code for it; a T4 says it supports bfloat16, and emulates it.
-
-@dataclass(frozen=True)
-class Compute:
-    """Where the network runs, in which numbers its layers count, and why so."""
-
-    device: torch.device
-    dtype: torch.dtype
-    reason: str
-
-    def autocast(self) -> torch.autocast:
-        """Layers inside count in `dtype` where that is safe; weights stay float32."""
-        half = self.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
-
-
-def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
-    """The named device, or the first of CUDA, MPS and CPU, if a training step really runs on it."""
-    names = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
-    passed_over = []
-    for name in [*names, "cpu"] if device == "auto" else [device]:
-        try:
-            chosen = torch.device(name)
-            dtype = fastest_dtype(chosen) if precision == "auto" else getattr(torch, precision)
-            model = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type
-            compute = Compute(chosen, dtype, "; ".join([*passed_over, f"{model} works"]))
-            layer = nn.Conv2d(1, 8, kernel_size=3).to(chosen)
-            with compute.autocast():
-                loss = layer(torch.ones(2, 1, 28, 28, device=chosen)).float().square().mean()
-            loss.backward()
-            if layer.weight.grad.isfinite().all():
-                return compute
-            fault = "a first step gave numbers that are not finite"
-        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-            fault = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        passed_over.append(f"{name} does not work here ({fault})")
-    raise InputError(f"{'; '.join(passed_over)}: leave the device to --device auto")
-
-
-def fastest_dtype(device: torch.device) -> torch.dtype:
-    """What the device counts fastest in; half precision only where the hardware has it."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    # Private in torch, and missing in some versions: then float32, which is always right.
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return torch.bfloat16 if device.type == "cpu" and supported() else torch.float32
 
 
 # %% Training
@@ -675,8 +667,8 @@ class Training:
     network: nn.Sequential
     optimizer: Muon | torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    order: torch.Generator  # on the CPU: order of the images, augmentation
-    noise: torch.Generator  # on the device: first weights, dropout
+    order: torch.Generator  # on the CPU: order of the images, and there augmentation
+    noise: torch.Generator  # on the device: first weights, dropout, and on a GPU augmentation
     epochs: int  # the plan, which whoever iterates may lower between two of them
     epoch: int = 0  # done
     history: list[dict[str, float]] = field(default_factory=list)
@@ -694,9 +686,9 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     """A fresh network and all that trains it on so many images, drawn from the settings' seed."""
     order = torch.Generator().manual_seed(settings.seed)
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
-    network = build_network(settings, noise)
+    network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
-    # Float16 cannot hold small gradients: the scaler lifts the loss, and skips what overflows.
+    # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
     epochs = max(settings.epochs, min(needed, MOST_EPOCHS_FOR_STEPS))
@@ -774,12 +766,14 @@ def train_batch(
     Returns the loss added up and the number of images classified right, both still on the device,
     so that nothing waits for them.
     """
-    settings, losses, hits = training.settings, [], []
+    settings, compute, losses, hits = training.settings, training.compute, [], []
+    draws = training.order if compute.device.type == "cpu" else training.noise
+    training.network.zero_grad()
     # In pieces, whose gradients add up to the batch's unless normalisation mixes its images.
     for piece in batch.split(settings.piece_size or len(batch)):
-        images, labels = network_input(data.images[piece]), data.labels[piece]
-        images = augmented(images, settings, training.order, size)
-        with training.compute.autocast():
+        images = network_input(data.images[piece], compute.memory_format)
+        images, labels = augmented(images, settings, draws, size), data.labels[piece]
+        with compute.autocast():
             logits = training.network(images)
         logits = logits.float()
         loss = loss_sum(logits, labels, settings)
@@ -788,14 +782,13 @@ def train_batch(
         hits.append((logits.detach().argmax(dim=1) == labels).sum())
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    training.network.zero_grad()
     return torch.stack(losses).sum(), torch.stack(hits).sum()
 
 
-def network_input(images: Tensor) -> Tensor:
+def network_input(images: Tensor, memory_format=torch.channels_last) -> Tensor:
     """What a network takes of stored images: uint8 becomes float32 from 0 to 1; float stays."""
     pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
-    return pixels.contiguous(memory_format=torch.channels_last)
+    return pixels.contiguous(memory_format=memory_format)
 
 
 def loss_sum(logits: Tensor, labels: Tensor, settings: Settings) -> Tensor:
@@ -825,7 +818,7 @@ def predict_logits(
     network.eval()
     logits = []
     for batch in images.split(PREDICTION_BATCH):
-        pixels = view(network_input(batch.to(compute.device)))
+        pixels = view(network_input(batch.to(compute.device), compute.memory_format))
         with compute.autocast():
             logits.append(network(pixels).float())
     return torch.cat(logits)
@@ -949,6 +942,7 @@ def train_member(
     settings = member_settings(settings, number)
     train_rows, held_rows = member_rows(digits.train_labels, settings, number)
     held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
+    held_out = held_out.to(compute.device)
 
     started = time.perf_counter()
     data = training_images(digits, train_rows, settings).to(compute.device)
@@ -969,7 +963,7 @@ def train_member(
     network = training.best_network()
     answers = [
         predict_probabilities([network], images, compute, settings.views)
-        for images in (held_out.images, digits.test_images)
+        for images in (held_out.images, digits.test_images.to(compute.device))
     ]
     weights = {name: w.detach().cpu().contiguous() for name, w in training.best_weights.items()}
     times = (expanded - started, trained - expanded, time.perf_counter() - trained)
@@ -1084,6 +1078,87 @@ def checked_bytes(chunk: Any, columns: list[str]) -> np.ndarray:
     return table
 
 
+# %% The device
+# Chosen by doing the real work on it, a step of training and a prediction with this run's network,
+# for what a GPU says of itself may not hold: Kaggle's P100 is there, and torch has no code for it; a
+# T4 says that it supports bfloat16, and emulates it. What fails there is tried in plainer forms, then
+# on the CPU, and why is told.
+
+TRIAL_IMAGES = 256  # at most, for too large a batch is no fault of the device's
+# How images lie in memory, and whether layers may count in half precision: the fastest first.
+FORMS = ((torch.channels_last, True), (torch.contiguous_format, True))
+FORMS += ((torch.contiguous_format, False),)
+
+
+def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:
+    """The named device, or the first of CUDA, MPS and CPU, on which these settings really train.
+
+    Raises:
+        InputError: the named device does not work.
+    """
+    names, faults = usual_devices() if device == "auto" else ([device], [])
+    for name, (memory_format, half) in ((name, form) for name in names for form in FORMS):
+        try:
+            chosen = torch.device(name)
+            if chosen.type == "cuda":
+                if not torch.cuda.is_available():
+                    raise RuntimeError("torch sees no GPU that it can use")
+                torch.cuda.set_device(chosen.index or 0)
+            plain = "auto" if half else "float32"
+            precision = plain if settings.precision == "auto" else settings.precision
+            dtype = fastest_dtype(chosen) if precision == "auto" else getattr(torch, precision)
+            compute = Compute(chosen, dtype, "", memory_format)
+            model = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type
+            if chosen.type != "cpu":
+                try_out(settings, compute)
+            warning = "; ".join(faults) if chosen.type == "cpu" else ""
+            reason = "; ".join([*faults, f"{model} works"])
+            return dataclasses.replace(compute, reason=reason, warning=warning)
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            fault = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            faults.append(f"{name} does not work here ({fault})")
+            faults = list(dict.fromkeys(faults))
+    raise InputError(f"{'; '.join(faults)}: leave the device to --device auto")
+
+
+def usual_devices() -> tuple[list[str], list[str]]:
+    """The devices to try, and why there is no GPU where there should be one."""
+    with warnings.catch_warnings(record=True) as caught:  # such as of too old a driver
+        warnings.simplefilter("always")
+        names = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()
+    faults = [str(warning.message).partition("\n")[0] for warning in caught]
+    if on_kaggle() and not names:
+        faults.append("Kaggle gave no GPU: choose GPU T4 x2 in the session's options")
+    return [*names, "cpu"], faults
+
+
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """What the device counts fastest in; half precision only where the hardware has it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    # Private in torch, and missing in some versions: then float32, which is always right.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if device.type == "cpu" and supported() else torch.float32
+
+
+def try_out(settings: Settings, compute: Compute) -> None:
+    """A step at each size of image, and a prediction, as a run does them; raises what fails."""
+    # Digits are set upright in it, if they are in any member's.
+    settings = dataclasses.replace(settings, digit_widths=(max(settings.digit_widths),))
+    count = min(settings.piece_size or settings.batch_size, TRIAL_IMAGES)
+    pixels = torch.arange(count * IMAGE_SIZE**2).remainder(251).to(torch.uint8)
+    images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)
+    data = LabelledImages(images, torch.arange(count) % CLASSES).to(compute.device)
+    training = start_training(settings, compute, count)
+    for group in training.optimizer.param_groups:
+        group["lr"] = 0.0  # too high a rate is no fault of the device's either
+    batch = torch.arange(count, device=compute.device)
+    losses = [train_batch(training, data, batch, size)[0] for size in set(settings.image_sizes)]
+    total = sum(losses) + predict_logits(training.network, images, compute).sum()
+    if not math.isfinite(total.item()):
+        raise RuntimeError("a first step gave numbers that are not finite")
+
+
 # %% The results
 # What a run leaves: the submission, the weights, the history of the training, a few figures as JSON,
 # what it says of every image, and one picture to look at. Every file is written beside its place and
@@ -1169,6 +1244,7 @@ def run_metrics(
         "source_digest": source_digest,
         "data": {"origin": digits.origin, "digest": digits.digest()} | images,
         "device": {"name": str(compute.device), "dtype": str(compute.dtype), "why": compute.reason},
+        "warnings": [compute.warning] if compute.warning else [],
         "seconds": {name: round(value, 3) for name, value in spent.items()},
         "validation": judged if judged["images"] else None,
         "best_epoch": best if result.settings.members > 1 else best[0],
@@ -1251,7 +1327,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "444a157e41620a1133954279f121d3e47f7889378c3cb7264b38afa5513ff4b5"
+SOURCE_DIGEST = "812a598beddbd69dbaaee69b937204ea0e70991f1acc40b367ead1f750e67114"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -1294,13 +1370,27 @@ def settings_from_flags(
 
 def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
     """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
-    compute = learn.keywords["compute"]
+    compute, done = learn.keywords["compute"], set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
-    if min(gpus, len(numbers)) < 2:
-        return map(learn, numbers)
-    where = [dataclasses.replace(compute, device=torch.device("cuda", gpu)) for gpu in range(gpus)]
-    jobs = (delayed(learn)(number, compute=where[number % gpus]) for number in numbers)
-    return Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs)
+    if min(gpus, len(numbers)) > 1:
+        jobs = (delayed(on_gpu)(learn, number, number % gpus) for number in numbers)
+        try:
+            for member in Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs):
+                done.add(member.number)
+                yield member
+        except InputError:
+            raise
+        except Exception as error:  # whatever a GPU or its process dies of
+            fault = str(error).strip().partition("\n")[0]
+            logger.warning("not all of the %d GPUs work (%s): one does the rest", gpus, fault)
+    yield from map(learn, [number for number in numbers if number not in done])
+
+
+def on_gpu(learn: Callable[..., Member], number: int, gpu: int) -> Member:
+    """A member trained on one of several GPUs, in a process that has it for its own."""
+    device = torch.device("cuda", gpu)
+    torch.cuda.set_device(device)
+    return learn(number, compute=dataclasses.replace(learn.keywords["compute"], device=device))
 
 
 def kernel_run(arguments: Sequence[str]) -> Path:
@@ -1311,9 +1401,10 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     show_log()
     torch.set_num_threads(flags.threads or torch.get_num_threads())
     started = time.perf_counter()
-    gpu = choose_compute(flags.device).device.type != "cpu"  # which has `best` in minutes
-    settings = settings_from_flags(flags, "best" if gpu else "balanced")
-    compute = choose_compute(flags.device, settings.precision)
+    settings = settings_from_flags(flags, "best")  # which a GPU has in minutes
+    compute = choose_compute(settings, flags.device)
+    if compute.device.type == "cpu":
+        settings = settings_from_flags(flags, "balanced")
     location = flags.data or find_data()
     if location is None:
         place = kaggle_folder("input") if on_kaggle() else "data"
@@ -1321,18 +1412,27 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     digits = read_digits(location)
     loaded = time.perf_counter()
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
+    warn(compute)
     result = run(settings, digits, compute, each=on_every_gpu)
     seconds = {"load": loaded - started, "total": time.perf_counter() - started}
     metrics = run_metrics(result, digits, SOURCE_DIGEST, seconds)
     folder = flags.out or (kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
     write_results(folder, result, digits, metrics)
     logger.info("validation %s\nfiles in %s", metrics["validation"], folder)
+    warn(compute)
     return folder
+
+
+def warn(compute: Compute) -> None:
+    """Say, so that it cannot be missed, that a GPU that should be there is not used."""
+    if compute.warning:
+        logger.warning("%s\nNO GPU IS USED. %s\n%s", "*" * 80, compute.warning, "*" * 80)
 
 
 if __name__ == "__main__":
     try:
         kernel_run(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, torch.OutOfMemoryError) as error:
+        advice = "" if isinstance(error, InputError) else ": lower --piece-size or --batch-size"
+        print(f"error: {error}".partition("\n")[0] + advice, file=sys.stderr)
         sys.exit(2)

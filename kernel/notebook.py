@@ -3,9 +3,9 @@
 from matplotlib import pyplot
 
 show_log()
-compute = choose_compute()
+compute = choose_compute(PRESETS["best"])
 settings = PRESETS["balanced" if compute.device.type == "cpu" else "best"]
-compute = choose_compute(precision=settings.precision)
+warn(compute)
 digits = read_digits(find_data())
 figure, axes = pyplot.subplots(figsize=(9, 4))
 draw_images(axes, digits.train_images[:40], [str(int(label)) for label in digits.train_labels[:40]])

@@ -74,6 +74,6 @@ def test_one_module_knows_kaggles_machines_and_one_package_its_account():
 
 def test_the_kernel_can_be_read_in_half_an_hour():
     kernel = (REPOSITORY / "kernel/main.py").read_text(encoding="utf-8").splitlines()
-    assert len(kernel) <= 1350
+    assert len(kernel) <= 1600
     assert sum(line.startswith("# %% ") for line in kernel) <= 15
     assert kernel.index("def train(") < 900

@@ -25,19 +25,20 @@ def augmented(
 ) -> Tensor:
     """A batch as training sees it: each image through a random affine map of its own.
 
-    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the CPU, so that every
-    device sees the same draws, evenly from the ranges of the settings.
+    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the images' device, so
+    that nothing is copied there; draws are even over the ranges of the settings.
     """
-    ranges = torch.tensor(
-        [settings.rotation, settings.shift, settings.shift, settings.zoom, settings.shear]
-    )
-    if settings.augmentation != "affine" or (not ranges.any() and size == images.shape[-1]):
+    ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
+    if settings.augmentation != "affine" or (not any(ranges) and size == images.shape[-1]):
         return images
-    draws = torch.rand(len(images), 5, generator=generator).mul_(2).sub_(1) * ranges
+    draws = torch.rand(len(images), 5, generator=generator, device=images.device).mul_(2).sub_(1)
     matrices = affine_matrices(
-        rotation=draws[:, 0], shift=draws[:, 1:3], zoom=1 + draws[:, 3], shear=draws[:, 4]
+        rotation=draws[:, 0] * settings.rotation,
+        shift=draws[:, 1:3] * settings.shift,
+        zoom=draws[:, 3] * settings.zoom + 1,
+        shear=draws[:, 4] * settings.shear,
     )
-    return apply_affine(images, matrices.to(images.device), size)
+    return apply_affine(images, matrices, size)
 
 
 def affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """What everything needs.
 
-The digits, the two errors, the log. Images stay the bytes that they are: 42,000 take 33 MB and lie
-on the device whole, and a batch is a slice of a shuffled index. No loader, no workers."""
+The digits, the place to compute, the two errors, the log. Images stay the bytes that they are:
+42,000 take 33 MB and lie on the device whole, and a batch is a slice of a shuffled index. No
+loader, no workers."""
 
 from __future__ import annotations
 
@@ -65,6 +66,23 @@ class Digits:
                 total.update(f"{tuple(tensor.shape)}".encode())
                 total.update(tensor.contiguous().numpy().data)
         return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where the network runs, in which numbers its layers count, and why so."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+    # Channels last: stored channel by channel, all is slower by up to a third.
+    memory_format: torch.memory_format = torch.channels_last
+    warning: str = ""  # why a GPU that should be there is not used
+
+    def autocast(self) -> torch.autocast:
+        """Layers inside count in `dtype` where that is safe; weights stay float32."""
+        half = self.dtype != torch.float32
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
 
 
 def show_log(level: int = logging.INFO) -> None:

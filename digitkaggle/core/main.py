@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import torch
 from joblib import Parallel, delayed
 
-from .basics import InputError, logger, show_log
+from .basics import Compute, InputError, logger, show_log
 from .data import find_data, kaggle_folder, on_kaggle, read_digits
 from .device import choose_compute
 from .results import run_metrics, write_results
@@ -66,13 +66,27 @@ def settings_from_flags(
 
 def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
     """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
-    compute = learn.keywords["compute"]
+    compute, done = learn.keywords["compute"], set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
-    if min(gpus, len(numbers)) < 2:
-        return map(learn, numbers)
-    where = [dataclasses.replace(compute, device=torch.device("cuda", gpu)) for gpu in range(gpus)]
-    jobs = (delayed(learn)(number, compute=where[number % gpus]) for number in numbers)
-    return Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs)
+    if min(gpus, len(numbers)) > 1:
+        jobs = (delayed(on_gpu)(learn, number, number % gpus) for number in numbers)
+        try:
+            for member in Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs):
+                done.add(member.number)
+                yield member
+        except InputError:
+            raise
+        except Exception as error:  # whatever a GPU or its process dies of
+            fault = str(error).strip().partition("\n")[0]
+            logger.warning("not all of the %d GPUs work (%s): one does the rest", gpus, fault)
+    yield from map(learn, [number for number in numbers if number not in done])
+
+
+def on_gpu(learn: Callable[..., Member], number: int, gpu: int) -> Member:
+    """A member trained on one of several GPUs, in a process that has it for its own."""
+    device = torch.device("cuda", gpu)
+    torch.cuda.set_device(device)
+    return learn(number, compute=dataclasses.replace(learn.keywords["compute"], device=device))
 
 
 def kernel_run(arguments: Sequence[str]) -> Path:
@@ -83,9 +97,10 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     show_log()
     torch.set_num_threads(flags.threads or torch.get_num_threads())
     started = time.perf_counter()
-    gpu = choose_compute(flags.device).device.type != "cpu"  # which has `best` in minutes
-    settings = settings_from_flags(flags, "best" if gpu else "balanced")
-    compute = choose_compute(flags.device, settings.precision)
+    settings = settings_from_flags(flags, "best")  # which a GPU has in minutes
+    compute = choose_compute(settings, flags.device)
+    if compute.device.type == "cpu":
+        settings = settings_from_flags(flags, "balanced")
     location = flags.data or find_data()
     if location is None:
         place = kaggle_folder("input") if on_kaggle() else "data"
@@ -93,18 +108,27 @@ def kernel_run(arguments: Sequence[str]) -> Path:
     digits = read_digits(location)
     loaded = time.perf_counter()
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
+    warn(compute)
     result = run(settings, digits, compute, each=on_every_gpu)
     seconds = {"load": loaded - started, "total": time.perf_counter() - started}
     metrics = run_metrics(result, digits, SOURCE_DIGEST, seconds)
     folder = flags.out or (kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
     write_results(folder, result, digits, metrics)
     logger.info("validation %s\nfiles in %s", metrics["validation"], folder)
+    warn(compute)
     return folder
+
+
+def warn(compute: Compute) -> None:
+    """Say, so that it cannot be missed, that a GPU that should be there is not used."""
+    if compute.warning:
+        logger.warning("%s\nNO GPU IS USED. %s\n%s", "*" * 80, compute.warning, "*" * 80)
 
 
 if __name__ == "__main__":
     try:
         kernel_run(sys.argv[1:])
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, torch.OutOfMemoryError) as error:
+        advice = "" if isinstance(error, InputError) else ": lower --piece-size or --batch-size"
+        print(f"error: {error}".partition("\n")[0] + advice, file=sys.stderr)
         sys.exit(2)

@@ -33,6 +33,11 @@ class Muon:
     It is no `torch.optim.Optimizer`: making one imports torch's compiler, which takes two seconds.
     """
 
+    # GradScaler then leaves it to us to undo its scale and mind its overflows: both stay on the
+    # device, where torch would wait for every step to end, to ask whether it overflowed.
+    _step_supports_amp_scaling = True
+    found_inf = None
+
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         inner = [p for p in network.parameters() if p.ndim == 4 and p.shape[1] > 1]
         others = [p for p in network.parameters() if p.ndim != 4 or p.shape[1] == 1]
@@ -53,6 +58,8 @@ class Muon:
                 if parameter.grad is None:
                     continue
                 gradient, velocity = parameter.grad, self.velocities[parameter]
+                if self.found_inf is not None:  # an overflow counts as no gradient
+                    gradient = torch.where(self.found_inf > 0, 0, gradient / self.grad_scale)
                 if not group["orthogonal"]:
                     gradient = gradient.add(parameter, alpha=self.weight_decay)
                 velocity.mul_(self.momentum).add_(gradient)
@@ -70,7 +77,10 @@ def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim
     optimizer: Muon | torch.optim.Optimizer = Muon(network, settings)
     if settings.optimizer == "adam":
         rate, decay = settings.learning_rate, settings.weight_decay
-        optimizer = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
+        on_gpu = next(network.parameters()).is_cuda  # where `fused` minds overflows by itself
+        optimizer = torch.optim.Adam(
+            network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None
+        )
     for group in optimizer.param_groups:
         group["peak_lr"] = group["lr"]
     return optimizer

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .augment import affine_matrices, apply_affine
-from .basics import CLASSES
-from .device import Compute
+from .basics import CLASSES, Compute
 from .training import predict_logits
 
 # Degrees of rotation, pixels to the right and down, zoom.

@@ -102,6 +102,7 @@ def run_metrics(
         "source_digest": source_digest,
         "data": {"origin": digits.origin, "digest": digits.digest()} | images,
         "device": {"name": str(compute.device), "dtype": str(compute.dtype), "why": compute.reason},
+        "warnings": [compute.warning] if compute.warning else [],
         "seconds": {name: round(value, 3) for name, value in spent.items()},
         "validation": judged if judged["images"] else None,
         "best_epoch": best if result.settings.members > 1 else best[0],

@@ -13,8 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
-from .basics import Digits, LabelledImages, logger
-from .device import Compute
+from .basics import Compute, Digits, LabelledImages, logger
 from .prediction import predict_probabilities
 from .settings import Settings, member_settings
 from .split import member_rows
@@ -89,6 +88,7 @@ def train_member(
     settings = member_settings(settings, number)
     train_rows, held_rows = member_rows(digits.train_labels, settings, number)
     held_out = LabelledImages(digits.train_images[held_rows], digits.train_labels[held_rows])
+    held_out = held_out.to(compute.device)
 
     started = time.perf_counter()
     data = training_images(digits, train_rows, settings).to(compute.device)
@@ -109,7 +109,7 @@ def train_member(
     network = training.best_network()
     answers = [
         predict_probabilities([network], images, compute, settings.views)
-        for images in (held_out.images, digits.test_images)
+        for images in (held_out.images, digits.test_images.to(compute.device))
     ]
     weights = {name: w.detach().cpu().contiguous() for name, w in training.best_weights.items()}
     times = (expanded - started, trained - expanded, time.perf_counter() - trained)

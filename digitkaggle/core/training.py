@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .augment import augmented
-from .basics import Digits, LabelledImages, TrainingError, progress
+from .basics import Compute, Digits, LabelledImages, TrainingError, progress
 from .classic import CLASSIC_COPIES, classic_expanded_set
-from .device import Compute
 from .networks import build_network
 from .optimizers import Muon, make_optimizer
 from .settings import Settings
@@ -44,8 +43,8 @@ class Training:
     network: nn.Sequential
     optimizer: Muon | torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    order: torch.Generator  # on the CPU: order of the images, augmentation
-    noise: torch.Generator  # on the device: first weights, dropout
+    order: torch.Generator  # on the CPU: order of the images, and there augmentation
+    noise: torch.Generator  # on the device: first weights, dropout, and on a GPU augmentation
     epochs: int  # the plan, which whoever iterates may lower between two of them
     epoch: int = 0  # done
     history: list[dict[str, float]] = field(default_factory=list)
@@ -63,9 +62,9 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     """A fresh network and all that trains it on so many images, drawn from the settings' seed."""
     order = torch.Generator().manual_seed(settings.seed)
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
-    network = build_network(settings, noise)
+    network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
-    # Float16 cannot hold small gradients: the scaler lifts the loss, and skips what overflows.
+    # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
     epochs = max(settings.epochs, min(needed, MOST_EPOCHS_FOR_STEPS))
@@ -143,12 +142,14 @@ def train_batch(
     Returns the loss added up and the number of images classified right, both still on the device,
     so that nothing waits for them.
     """
-    settings, losses, hits = training.settings, [], []
+    settings, compute, losses, hits = training.settings, training.compute, [], []
+    draws = training.order if compute.device.type == "cpu" else training.noise
+    training.network.zero_grad()
     # In pieces, whose gradients add up to the batch's unless normalisation mixes its images.
     for piece in batch.split(settings.piece_size or len(batch)):
-        images, labels = network_input(data.images[piece]), data.labels[piece]
-        images = augmented(images, settings, training.order, size)
-        with training.compute.autocast():
+        images = network_input(data.images[piece], compute.memory_format)
+        images, labels = augmented(images, settings, draws, size), data.labels[piece]
+        with compute.autocast():
             logits = training.network(images)
         logits = logits.float()
         loss = loss_sum(logits, labels, settings)
@@ -157,14 +158,13 @@ def train_batch(
         hits.append((logits.detach().argmax(dim=1) == labels).sum())
     training.scaler.step(training.optimizer)
     training.scaler.update()
-    training.network.zero_grad()
     return torch.stack(losses).sum(), torch.stack(hits).sum()
 
 
-def network_input(images: Tensor) -> Tensor:
+def network_input(images: Tensor, memory_format=torch.channels_last) -> Tensor:
     """What a network takes of stored images: uint8 becomes float32 from 0 to 1; float stays."""
     pixels = images.float().div_(255) if images.dtype == torch.uint8 else images
-    return pixels.contiguous(memory_format=torch.channels_last)
+    return pixels.contiguous(memory_format=memory_format)
 
 
 def loss_sum(logits: Tensor, labels: Tensor, settings: Settings) -> Tensor:
@@ -194,7 +194,7 @@ def predict_logits(
     network.eval()
     logits = []
     for batch in images.split(PREDICTION_BATCH):
-        pixels = view(network_input(batch.to(compute.device)))
+        pixels = view(network_input(batch.to(compute.device), compute.memory_format))
         with compute.autocast():
             logits.append(network(pixels).float())
     return torch.cat(logits)

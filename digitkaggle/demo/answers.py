@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..core.basics import CLASSES, IMAGE_SIZE, progress
-from ..core.device import Compute
+from ..core.basics import CLASSES, IMAGE_SIZE, Compute, progress
 from ..core.prediction import predict_probabilities
 from ..core.results import write_file
 from .pictures import FoundDigit, find_digit, open_picture

@@ -19,8 +19,7 @@ from typing import Any
 from PIL import Image
 from torch import nn
 
-from ..core.basics import InputError, logger
-from ..core.device import Compute
+from ..core.basics import Compute, InputError, logger
 from ..core.settings import Settings
 from ..runs.results import open_model
 from .answers import answer_digits

@@ -6,7 +6,6 @@ trained it, so nothing is trained twice; members are yielded in whatever order t
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from ..core.basics import InputError, logger, progress
-from ..core.device import Compute
+from ..core.main import on_gpu
 from ..core.run import Epochs, Member, Watch
 from ..core.training import Training
 from .budget import TimeBudget, seconds_for_another
@@ -85,8 +84,9 @@ def in_job(
             with FileLock(folder / CHECKPOINT / f"job-{slot}.lock", timeout=0):
                 end_with_parent(parent)
                 watch = partial(watched_by_parent, parent, learn.keywords["watch"])
-                compute = on_gpu(learn.keywords["compute"], slot)
-                learn = partial(learn, compute=compute, watch=watch)
+                learn = partial(learn, watch=watch)
+                if learn.keywords["compute"].device == torch.device("cuda"):
+                    learn = partial(on_gpu, learn, gpu=slot % torch.cuda.device_count())
                 return learned(folder, budget, learn, number)
         except Timeout:
             continue
@@ -106,15 +106,6 @@ def end_with_parent(parent: int) -> None:
     """End this process if it is an orphan."""
     if os.getppid() != parent:
         os._exit(1)
-
-
-def on_gpu(compute: Compute, slot: int) -> Compute:
-    """The GPU of a job, where there are several; else the device as it is."""
-    if compute.device != torch.device("cuda"):
-        return compute
-    device = torch.device("cuda", slot % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return dataclasses.replace(compute, device=device)
 
 
 def on_cluster(

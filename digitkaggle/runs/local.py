@@ -12,6 +12,7 @@ import torch
 
 from ..core.basics import VERSION, Digits, logger
 from ..core.device import choose_compute
+from ..core.main import warn
 from ..core.results import SUBMISSION, accuracy, run_metrics, write_file, write_results
 from ..core.run import Epochs, run, unwatched
 from ..core.settings import Settings
@@ -63,10 +64,11 @@ def run_in_folder(
         WorkerError: a process of the run died; the same command goes on.
     """
     started = time.perf_counter()
-    compute = choose_compute(device, settings.precision)
+    compute = choose_compute(settings, device)
     logger.info("digitkaggle %s, preset %s, seed %d", VERSION, settings.preset, settings.seed)
     logger.debug("%s", json.dumps(vars(settings)))
     logger.info("%s, %s: %s", compute.device, compute.dtype, compute.reason)
+    warn(compute)
     learn_from, predict = len(digits.train_images), len(digits.test_images)
     logger.info("%s: %d images to learn from, %d to predict", digits.origin, learn_from, predict)
     member_rows(digits.train_labels, settings, 1)  # data too few to split are refused here
@@ -107,6 +109,7 @@ def run_in_folder(
         name = SAMPLE_SUBMISSION if sample else SUBMISSION
         write_results(folder, result, digits, metrics, submission=name)
         drop_checkpoint(folder)
+        warn(compute)
     return folder
 
 

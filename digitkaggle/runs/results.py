@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.basics import CLASSES, Digits, InputError
+from ..core.basics import CLASSES, Compute, Digits, InputError
 from ..core.data import KAGGLE_TEST_IMAGES
-from ..core.device import Compute, choose_compute
+from ..core.device import choose_compute
 from ..core.networks import build_network
 from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, VALIDATION
 from ..core.settings import Settings, member_settings
@@ -189,8 +189,9 @@ def open_model(
     except Exception as error:  # whatever torch's readers raise, and weights that do not fit
         reason = str(error).partition("\n")[0][:100]
         raise InputError(f"{path} is no model that can be used ({reason}): train again") from error
-    compute = compute or choose_compute(device, settings.precision)
-    return [network.to(compute.device) for network in networks], settings, compute
+    compute = compute or choose_compute(settings, device)
+    how = {"device": compute.device, "memory_format": compute.memory_format}
+    return [network.to(**how) for network in networks], settings, compute
 
 
 def network_of(settings: Settings, weights: Mapping[str, Tensor]) -> nn.Sequential:

@@ -19,8 +19,8 @@ from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
 from digitkaggle.core.augment import affine_matrices, augmented
-from digitkaggle.core.basics import IMAGE_SIZE, Digits, LabelledImages
-from digitkaggle.core.device import Compute, choose_compute
+from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabelledImages
+from digitkaggle.core.device import choose_compute
 from digitkaggle.core.results import PROBABILITIES
 from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.split import split_rows
@@ -260,4 +260,4 @@ def fastest(
 def preset_compute(preset: str) -> tuple[Settings, Compute]:
     """A preset and what it would train on here."""
     settings = PRESETS[preset]
-    return settings, choose_compute("cpu", settings.precision)
+    return settings, choose_compute(settings, "cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from digitkaggle.core.device import Compute
+from digitkaggle.core.basics import Compute
 
 CPU = Compute(torch.device("cpu"), torch.float32, "for tests")
 

@@ -6,8 +6,7 @@ import math
 import pytest
 import torch
 
-from digitkaggle.core.basics import Digits, LabelledImages, TrainingError
-from digitkaggle.core.device import Compute
+from digitkaggle.core.basics import Compute, Digits, LabelledImages, TrainingError
 from digitkaggle.core.settings import PRESETS, make_settings
 from digitkaggle.core.training import learning_rate_factor, loss_sum, start_training, train
 from tests.core import CPU, same

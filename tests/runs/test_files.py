@@ -85,7 +85,7 @@ def test_a_model_of_version_0_1_opens(tmp_path, trained):
     settings = content["settings"] | {"refit": False, "image_sizes": [16, 20, 28]}
     old = {"settings": settings, "members": list(content["members"].values())}
     torch.save(old, tmp_path / "model.pt")
-    assert len(load_model(tmp_path / "model.pt", choose_compute("cpu", "float32"))) == 1
+    assert len(load_model(tmp_path / "model.pt", choose_compute(device="cpu"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_what_is_no_model_is_refused(tmp_path, trained, change):
     content = torch.load(trained / "model.pt", weights_only=True)
     torch.save(change(content), tmp_path / "model.pt")
     with pytest.raises(InputError, match=r"model\.pt"):
-        load_model(tmp_path / "model.pt", choose_compute("cpu", "float32"))
+        load_model(tmp_path / "model.pt", choose_compute(device="cpu"))
