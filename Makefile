@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run tune report demo kernel download push status output submit test test-slow test-browser \
-	test-faults test-kaggle test-client bench lint format clean
+	test-faults test-kaggle test-client test-gpu bench bench-gpu lint format clean
 
 # What Kaggle's machines may be as old as; a torch that is there already is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -73,6 +73,12 @@ test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume t
 
 bench: $(VENV)/installed-bench ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+test-gpu: $(VENV)/installed-dev ## what only a GPU can show, if there is one
+	$(BIN)/python -m pytest -m gpu -rs tests/test_gpu.py $(ARGS) || test $$? = 5  # 5: skipped
+
+bench-gpu: $(VENV)/installed-bench ## measure every preset on a GPU
+	$(BIN)/python -m tests.benchmarks --only gpu $(ARGS)
 
 test-browser: $(VENV)/installed-browser ## draw on the page in chromium, if there is one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)

@@ -570,17 +570,18 @@ def build_network(
 # is neglected; plain Nesterov SGD does the rest. With Adam `fast` loses 0.20 points (give or take
 # 0.04, as always over three seeds and splits).
 
-def orthogonalised(matrix: Tensor, iterations: int = 3) -> Tensor:
-    """About the nearest matrix whose singular values are all 1, by Newton-Schulz iteration."""
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / (wide.norm() + 1e-7)
+def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
+    """About the nearest ones, N x rows x columns, whose singular values are 1: Newton-Schulz."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    wide = matrices.mT if tall else matrices
+    wide = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = wide @ wide.T
+        gram = wide @ wide.mT
         # Keller Jordan's coefficients (https://kellerjordan.github.io/posts/muon/) climb fastest
         # from small singular values, and leave them between 0.7 and 1.2, not at 1.
-        polynomial = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        wide = torch.addmm(wide, polynomial, wide, beta=3.4445)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        polynomial = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        wide = torch.baddbmm(wide, polynomial, wide, beta=3.4445)
+    return wide.mT if tall else wide
 
 
 class Muon:
@@ -609,23 +610,37 @@ class Muon:
     @torch.no_grad()
     def step(self) -> None:
         """One step from the gradients that the parameters hold."""
+        # Operations on lists: a GPU would wait longer for each to be launched than it takes.
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient, velocity = parameter.grad, self.velocities[parameter]
-                if self.found_inf is not None:  # an overflow counts as no gradient
-                    gradient = torch.where(self.found_inf > 0, 0, gradient / self.grad_scale)
-                if not group["orthogonal"]:
-                    gradient = gradient.add(parameter, alpha=self.weight_decay)
-                velocity.mul_(self.momentum).add_(gradient)
-                update = gradient.add(velocity, alpha=self.momentum)
-                if group["orthogonal"]:
-                    filters = len(parameter)
-                    # The filters' norm is held, as in airbench94_muon, in place of weight decay.
-                    parameter.mul_(filters**0.5 / parameter.norm())
-                    update = orthogonalised(update.reshape(filters, -1)).view_as(update)
-                parameter.add_(update, alpha=-group["lr"])
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [parameter.grad for parameter in parameters]
+            velocities = [self.velocities[parameter] for parameter in parameters]
+            if self.found_inf is not None:  # an overflow counts as no gradient
+                gradients = torch._foreach_mul(gradients, 1 / self.grad_scale)
+                gradients = [torch.where(self.found_inf > 0, 0, g) for g in gradients]
+            if not group["orthogonal"]:
+                gradients = torch._foreach_add(gradients, parameters, alpha=self.weight_decay)
+            torch._foreach_mul_(velocities, self.momentum)
+            torch._foreach_add_(velocities, gradients)
+            updates = torch._foreach_add(gradients, velocities, alpha=self.momentum)
+            if group["orthogonal"]:
+                # The filters' norm is held, as in airbench94_muon, in place of weight decay.
+                norms = torch._foreach_norm(parameters)
+                sizes = [len(p) ** 0.5 / norm for p, norm in zip(parameters, norms, strict=True)]
+                torch._foreach_mul_(parameters, sizes)
+                updates = self.orthogonal(updates)
+            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+
+    @staticmethod
+    def orthogonal(updates: Sequence[Tensor]) -> list[Tensor]:
+        """Each update orthogonalised, filters x the rest; those of one shape at once."""
+        done = list(updates)
+        for shape in {update.shape for update in updates}:
+            places = [i for i, update in enumerate(updates) if update.shape == shape]
+            together = torch.stack([updates[i].reshape(shape[0], -1) for i in places])
+            for place, update in zip(places, orthogonalised(together), strict=True):
+                done[place] = update.view(shape)
+        return done
 
 
 def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
@@ -1327,7 +1342,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "812a598beddbd69dbaaee69b937204ea0e70991f1acc40b367ead1f750e67114"
+SOURCE_DIGEST = "23122f34cbeee4904c929335de8704871706fd0ec2312a761100b468d866ae91"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -26,11 +26,11 @@ from digitkaggle.core.split import split_rows
 from digitkaggle.runs.files import find_data, read_data, write_json
 from digitkaggle.sample import sample_digits
 
-from . import measures, recipes
+from . import gpu, measures, recipes
 
 PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
-# As long as a whole run of `best` for each split: only when it is asked for.
-LONG_PARTS = ("ensemble",)
+# As long as a whole run of `best` for each split, or for a GPU: only when it is asked for.
+LONG_PARTS = ("ensemble", "gpu")
 # The one-second recipe at its best: more epochs than four gain it nothing.
 ONE_SECOND_EPOCHS = 4
 ABLATION_SEEDS = 3
@@ -87,6 +87,8 @@ def machine(digits: Digits) -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         processor = names[0].partition(":")[2].strip() if names else processor
+    if torch.cuda.is_available():
+        processor += f" and {torch.cuda.get_device_name()}"
     data = "the sample" if digits.test_labels is not None else "the competition's data"
     return (
         f"on {time.strftime('%Y-%m-%d')} on {torch.get_num_threads()} threads of {processor}, "
@@ -191,6 +193,10 @@ class Bench:
         """Time and memory over the number of images."""
         sizes = (1000, 2000) if self.flags.quick else measures.GROWTH
         return measures.growth(self.digits, self.folder, sizes)
+
+    def gpu(self) -> dict[str, Any]:
+        """Every preset on the GPU that is chosen here, if there is one."""
+        return gpu.measure(self.digits, self.csvs, self.folder, self.flags.quick)
 
     def ensemble(self) -> list[dict[str, Any]]:
         """`best` on nine tenths of the images, judged on a tenth that no member ever saw."""
@@ -364,6 +370,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "memory": memory_table,
     "growth": growth_table,
     "ensemble": ensemble_table,
+    "gpu": gpu.table,
 }
 
 if __name__ == "__main__":

@@ -107,12 +107,19 @@ def ensemble(digits: Digits, folder: Path, seed: int, *flags: str) -> dict[str, 
     }
 
 
-def best_matrix_product(dtype: torch.dtype) -> float:
+def finish(compute: Compute) -> None:
+    """Wait for the device to be done."""
+    if compute.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def best_matrix_product(compute: Compute) -> float:
     """The most FLOP/s that a product of two square matrices reaches here."""
     best = 0.0
-    for size in MATRIX_SIZES:
-        left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-        seconds = fastest(lambda a=left, b=right: a @ b, repeats=8)
+    on_gpu = compute.device.type == "cuda"
+    for size in (*MATRIX_SIZES, 8192) if on_gpu else MATRIX_SIZES:
+        left, right = (torch.randn(size, size).to(compute.device, compute.dtype) for _ in range(2))
+        seconds = fastest(lambda a=left, b=right: (a @ b, finish(compute)), repeats=8)
         best = max(best, 2 * size**3 / seconds)
     return best
 
@@ -123,24 +130,29 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     Only products count as work (convolutions and linear layers, forward and backward; not the
     optimizer's), while the time is that of the whole step, augmentation and optimizer included.
     """
-    data = random_digits(settings.batch_size * 4)
+    data = random_digits(settings.batch_size * 4).to(compute.device)
     training = start_training(settings, compute, len(data))
     training.network.train()
-    indices = torch.arange(len(data)).split(settings.batch_size)
+    indices = torch.arange(len(data), device=compute.device).split(settings.batch_size)
     piece = indices[0][: settings.piece_size or settings.batch_size]
     counter = FlopCounterMode(display=False)
     with counter:
-        images = network_input(data.images[piece])
+        images = network_input(data.images[piece], compute.memory_format)
         training.network(images).sum().backward()
     training.network.zero_grad()
     work = counter.get_total_flops() / len(piece) * settings.batch_size
-    product = best_matrix_product(compute.dtype)
+    product = best_matrix_product(compute)
     batches = iter(indices * steps)
-    seconds = fastest(
-        lambda: train_batch(training, data, next(batches), IMAGE_SIZE),
-        repeats=steps if settings.piece_size == 0 else 2,
-        pick=statistics.median,
-    )
+    # A GPU is given several steps at once, for it does them while the next are being told.
+    together = 10 if compute.device.type == "cuda" else 1
+
+    def some_steps() -> None:
+        for _ in range(together):
+            train_batch(training, data, next(batches), IMAGE_SIZE)
+        finish(compute)
+
+    repeats = steps // together if settings.piece_size == 0 else 2
+    seconds = fastest(some_steps, repeats=repeats, pick=statistics.median) / together
     return {
         "step_seconds": seconds,
         "flop_per_image": work / settings.batch_size,

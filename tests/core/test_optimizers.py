@@ -12,7 +12,7 @@ from tests.core import seeded
 @pytest.mark.parametrize("shape", [(16, 9), (9, 16), (32, 288)])
 def test_orthogonalising_brings_all_singular_values_near_one_and_turns_nothing(shape):
     matrix = torch.randn(*shape, generator=seeded())
-    result = orthogonalised(matrix, iterations=5)
+    result = orthogonalised(matrix[None], iterations=5)[0]
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     singular = torch.linalg.svdvals(result)
     assert 0.6 < singular.min() <= singular.max() < 1.3
@@ -38,7 +38,7 @@ def test_muon_steps_as_written_out_plainly():
             update = gradient + 0.6 * velocities[name]  # Nesterov's look-ahead
             if name in inner:
                 weight = weight * len(weight) ** 0.5 / weight.norm()
-                update = 2 * orthogonalised(update.flatten(1)).view_as(weight)
+                update = 2 * orthogonalised(update.flatten(1)[None]).view_as(weight)
             weights[name] = weight - 0.1 * update
         optimizer.step()
         for name, parameter in network.named_parameters():

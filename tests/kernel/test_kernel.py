@@ -51,17 +51,17 @@ def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities(
         assert theirs == (folder / "probabilities.npy").read_bytes()
 
 
-def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, tmp_path):
+def run_notebook(python: Path, kaggle: Path, tmp_path: Path) -> list[dict]:
+    """The notebook, quick, run by nbconvert with this Python as its kernel; what its cells show."""
     book = json.loads((REPOSITORY / "kernel/main.ipynb").read_text())
     assert not any(cell.get("outputs") for cell in book["cells"])
     for cell in book["cells"]:
         lines = [QUICK + "\n" if li.startswith("settings = P") else li for li in cell["source"]]
         cell["source"] = lines
     (tmp_path / "main.ipynb").write_text(json.dumps(book))
-    # nbconvert runs it with the Python of a kernel of its own.
     kernels = tmp_path / "share/jupyter/kernels/kaggle"
     kernels.mkdir(parents=True)
-    argv = [str(kernel_python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": argv, "display_name": "kaggle", "language": "python"}
     (kernels / "kernel.json").write_text(json.dumps(spec))
     environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
@@ -80,7 +80,11 @@ def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, 
     )
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
-    outputs = [out for cell in cells for out in cell.get("outputs", [])]
+    return [out for cell in cells for out in cell.get("outputs", [])]
+
+
+def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, tmp_path):
+    outputs = run_notebook(kernel_python, kaggle, tmp_path)
     assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
 

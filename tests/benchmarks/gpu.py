@@ -1,0 +1,109 @@
+"""What a GPU does: seconds of each preset, and what a step of training launches and waits for."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits
+from digitkaggle.core.device import choose_compute
+from digitkaggle.core.prediction import predict_probabilities
+from digitkaggle.core.settings import PRESETS, Settings
+from digitkaggle.core.split import split_rows
+from digitkaggle.core.training import start_training, train_batch
+
+from . import measures, recipes
+
+STEPS = 50
+# The classic recipe in whole batches: pieces of 256 are for a CPU's caches.
+FLAGS = {"classic": ["--epochs", "1", "--piece-size", "0"]}
+
+
+def measure(digits: Digits, csvs: Path, folder: Path, quick: bool) -> dict[str, Any]:
+    """Every preset's whole run and its step; two recipes on the same device, trained alike."""
+    presets, recipe_rows = {}, {}
+    device = choose_compute(PRESETS["fast"]).device
+    for name in ("fast",) if quick else tuple(PRESETS):
+        flags = ["--data", str(csvs), *FLAGS.get(name, []), *(["--epochs", "1"] if quick else [])]
+        settings = PRESETS[name]
+        settings = dataclasses.replace(settings, piece_size=0)
+        whole = measures.run_preset(name, folder / f"gpu-{name}", *flags)
+        presets[name] = whole | step_figures(settings, choose_compute(settings), digits)
+    rows, held = split_rows(digits.train_labels, 0.1, 100, by_class=True)
+    images, labels = digits.train_images.to(device), digits.train_labels.to(device)
+    epochs = {recipes.train_one_second: 4, recipes.train_tutorial: recipes.TUTORIAL_EPOCHS}
+    for train, count in epochs.items():
+        done = train(images[rows], labels[rows], 100, 1 if quick else count)
+        accuracy = recipes.recipe_accuracy(done.network, images[held], labels[held])
+        recipe_rows[train.__name__] = {"accuracy": accuracy, "train": done.seconds}
+    return {"presets": presets, "recipes": recipe_rows}
+
+
+def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[str, float]:
+    """Steps of training at full size: seconds, FLOP/s, launches, waits of the host, memory."""
+    figures = measures.fraction_of_machine(settings, compute, STEPS)
+    data = measures.random_digits(settings.batch_size).to(compute.device)
+    training = start_training(settings, compute, len(data))
+    training.network.train()
+    batch = torch.arange(len(data), device=compute.device)
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            train_batch(training, data, batch, IMAGE_SIZE)
+
+    on_gpu = compute.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    steps()  # to warm up
+    measures.finish(compute)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities) as profiled:
+        started = time.perf_counter()
+        steps()
+        host = time.perf_counter() - started  # without waiting for the device's end
+    measures.finish(compute)
+    some = digits.test_images[:5000].to(compute.device)
+    seconds = seconds_of(
+        lambda: predict_probabilities([training.network], some, compute, settings.views)
+    )
+    events = profiled.key_averages()
+    waits = [e for e in events if "Synchronize" in e.key or e.key in ("cudaMemcpy", "aten::item")]
+    launches = [e for e in events if "Launch" in e.key and e.key.startswith("cu")]
+    return figures | {
+        "launches": sum(event.count for event in launches) / STEPS,
+        "host_waits": sum(event.self_cpu_time_total for event in waits) / 1e6 / host,
+        "predict_us": 1e6 * seconds / len(some),
+        "gpu_gb": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0,
+    }
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """Seconds of an action that ends with its answer on the CPU, after one to warm up."""
+    return measures.fastest(action, repeats=3)
+
+
+def table(figures: dict[str, Any]) -> list[str]:
+    """Presets and recipes, side by side."""
+    lines = [
+        "| | accuracy | training | whole run | images/s in a step | of the matrix product "
+        "| launches a step | host waits | us to predict | GPU memory |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in figures["presets"].items():
+        images = row["flop_per_second"] / row["flop_per_image"]
+        lines.append(
+            f"| {name} | {100 * row['accuracy']:.2f} % | {row['train']:.2f} s "
+            f"| {row['process']:.1f} s | {images:,.0f} | {row['fraction']:.3f} "
+            f"| {row['launches']:.0f} | {row['host_waits']:.1%} | {row['predict_us']:.1f} "
+            f"| {row['gpu_gb']:.2f} GB |"
+        )
+    for name, row in figures["recipes"].items():
+        accuracy = f"{100 * row['accuracy']:.2f} %"
+        lines.append(f"| {name} | {accuracy} | {row['train']:.2f} s | | | | | | | |")
+    return lines

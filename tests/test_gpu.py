@@ -1,0 +1,181 @@
+"""What only a GPU can show; run by `make test-gpu`, skipped where there is none."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from digitkaggle.core.basics import Compute, LabelledImages
+from digitkaggle.core.data import PIXEL_COLUMNS
+from digitkaggle.core.device import choose_compute
+from digitkaggle.core.settings import PRESETS, make_settings
+from digitkaggle.core.training import predict_logits, start_training, train, train_batch
+from tests.conftest import QUICK_FLAGS, REPOSITORY, csv_text
+from tests.kernel.test_kernel import FILES, on_kaggle, run_notebook
+
+pytestmark = pytest.mark.gpu
+GIB = 1024**3
+if not torch.cuda.is_available():
+    pytest.skip("torch sees no GPU here", allow_module_level=True)
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def fill_memory(left: int) -> torch.Tensor:
+    """Take the GPU's memory but for so many bytes."""
+    torch.cuda.empty_cache()
+    return torch.empty(torch.cuda.mem_get_info()[0] - left, dtype=torch.uint8, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
+def test_steps_and_predictions_learn_real_digits(sample, dtype, form):
+    compute = Compute(torch.device("cuda"), dtype, "for tests", form)
+    data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
+    training = start_training(make_settings("best", {"epochs": 3}), compute, len(data))
+    rows = list(train(training, data, data))
+    assert training.scaler.is_enabled() == (dtype == torch.float16)
+    assert rows[-1]["val_accuracy"] > 0.97
+    logits = predict_logits(training.network, sample.test_images, compute)
+    assert logits.device.type == "cuda"
+    assert (logits.argmax(dim=1).cpu() == sample.test_labels).float().mean() > 0.95
+
+
+def test_loss_scaling_recovers_from_an_overflow(sample):
+    compute = Compute(torch.device("cuda"), torch.float16, "for tests")
+    data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
+    for preset in ("fast", "classic"):
+        settings = make_settings(preset, {"epochs": 2, "batch_size": 100, "precision": "float16"})
+        training = start_training(settings, compute, len(data))
+        training.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
+        rows = list(train(training, data, data))
+        assert training.scaler.get_scale() < 2.0**40
+        assert all(w.isfinite().all() for w in training.best_weights.values())
+        assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+
+
+def test_a_step_never_waits_for_the_gpu(sample):
+    for preset, dtype in [("fast", torch.float16), ("best", torch.bfloat16)]:
+        compute = Compute(torch.device("cuda"), dtype, "for tests")
+        data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
+        settings = make_settings(preset, {"digit_widths": (8,)})
+        training = start_training(settings, compute, len(data))
+        batch = torch.arange(256, device="cuda")
+        train_batch(training, data, batch, 28)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            train_batch(training, data, batch, 20)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_fast_reaches_what_it_reaches_on_a_cpu_and_repeats_itself(command, tmp_path):
+    runs = {}
+    for name, device in [("gpu", "cuda"), ("again", "cuda"), ("cpu", "cpu")]:
+        done = command(
+            *("run", "--sample", "--preset", "fast", "--device", device, "--out", name, "--quiet"),
+        )
+        assert done.returncode == 0, done.stderr
+        runs[name] = metrics_of(tmp_path / name)
+    assert runs["gpu"]["device"]["name"] == "cuda"
+    right = [runs[name]["test"]["accuracy"] for name in ("gpu", "cpu")]
+    error = max(runs[name]["test"]["standard_error"] for name in ("gpu", "cpu"))
+    assert abs(right[0] - right[1]) <= 3 * 2**0.5 * error  # of a difference of two
+    # A GPU adds in whatever order; the tolerance is 1 % of the digits.
+    said = [np.load(tmp_path / name / "probabilities.npy").argmax(1) for name in ("gpu", "again")]
+    assert (said[0] != said[1]).mean() <= 0.01
+
+
+def test_the_classic_recipe_trains(command, tmp_path):
+    flags = ["--preset", "classic", "--epochs", 1, "--batch-size", 512]
+    done = command("run", "--sample", *flags, "--out", "classic")
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "classic")["validation"]["accuracy"] > 0.5
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    flags = ["--sample", "--preset", "fast", "--epochs", "60", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "digitkaggle", "run", *flags]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    checkpoint = tmp_path / "run/checkpoint/training-0001.pt"
+    while not checkpoint.exists() and running.poll() is None:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGKILL)
+    assert running.wait() == -signal.SIGKILL
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Going on after epoch" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "run/history.csv").open()))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 61))
+
+
+def test_two_jobs_share_a_gpu(command, tmp_path):
+    flags = ["--preset", "fast", "--members", 2, "--jobs", 2, "--out", "pair"]
+    done = command("run", "--sample", *flags)
+    assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "pair")
+    assert metrics["device"]["name"] == "cuda"
+    assert len(metrics["best_epoch"]) == 2
+    assert metrics["test"]["accuracy"] > 0.97
+
+
+def test_the_kernel_runs_on_it_as_a_script_and_as_a_notebook(kernel_python, kaggle, tmp_path):
+    script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
+    flags = [*QUICK_FLAGS, "--members", 2]
+    done = on_kaggle(kernel_python, kaggle, "-W", "error", script, *flags)
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(kaggle / "working")["device"]["name"] == "cuda"
+    assert metrics_of(kaggle / "working")["warnings"] == []
+    shutil.rmtree(kaggle / "working")
+    (kaggle / "working").mkdir()
+    run_notebook(kernel_python, kaggle, tmp_path)
+    assert metrics_of(kaggle / "working")["device"]["name"] == "cuda"
+    assert {path.name for path in (kaggle / "working").iterdir()} == FILES
+
+
+def test_too_large_a_batch_is_an_error_that_says_what_to_change(command, sample, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/train.csv").write_text(csv_text(sample.train_images, sample.train_labels))
+    (tmp_path / "data/test.csv").write_text(",".join(PIXEL_COLUMNS) + "\n" + "0," * 783 + "0\n")
+    script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
+    flags = ["--preset", "classic", "--batch-size", "21000", "--piece-size", "0"]
+    flags += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    taken = fill_memory(left=3 * GIB)
+    done = command("run", *flags)
+    kernel = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    del taken
+    for ended in (done, kernel):
+        assert ended.returncode == 2, ended.stderr
+        assert ended.stderr.splitlines()[-1].startswith("error: ")
+        assert "memory" in ended.stderr
+        assert "lower --piece-size or --batch-size" in ended.stderr
+
+
+def test_a_gpu_that_fails_its_trial_is_passed_over_and_why_is_told(command, tmp_path):
+    taken = fill_memory(left=50 * 1024**2)  # less than any program needs there
+    done = command("run", "--sample", *QUICK_FLAGS, "--out", "passed-over")
+    del taken
+    assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "passed-over")
+    assert metrics["device"]["name"] == "cpu"
+    assert "memory" in metrics["warnings"][0]
+    assert done.stderr.count("NO GPU IS USED") == 2
+
+
+def test_the_trial_draws_nothing_of_the_run_and_takes_the_fastest_form():
+    compute = choose_compute(PRESETS["fast"])
+    assert (compute.device.type, compute.memory_format) == ("cuda", torch.channels_last)
+    assert compute.dtype in (torch.float16, torch.bfloat16)
+    assert not compute.warning
