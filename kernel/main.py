@@ -106,6 +106,7 @@ class Compute:
     reason: str
     # Channels last: stored channel by channel, all is slower by up to a third.
     memory_format: torch.memory_format = torch.channels_last
+    recorded: bool = False  # whether steps of training are recorded once, and replayed
     warning: str = ""  # why a GPU that should be there is not used
 
     def autocast(self) -> torch.autocast:
@@ -617,7 +618,7 @@ class Muon:
             velocities = [self.velocities[parameter] for parameter in parameters]
             if self.found_inf is not None:  # an overflow counts as no gradient
                 gradients = torch._foreach_mul(gradients, 1 / self.grad_scale)
-                gradients = [torch.where(self.found_inf > 0, 0, g) for g in gradients]
+                gradients = [g.masked_fill(self.found_inf > 0, 0) for g in gradients]
             if not group["orthogonal"]:
                 gradients = torch._foreach_add(gradients, parameters, alpha=self.weight_decay)
             torch._foreach_mul_(velocities, self.momentum)
@@ -629,7 +630,10 @@ class Muon:
                 sizes = [len(p) ** 0.5 / norm for p, norm in zip(parameters, norms, strict=True)]
                 torch._foreach_mul_(parameters, sizes)
                 updates = self.orthogonal(updates)
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it anew each time
+                torch._foreach_sub_(parameters, torch._foreach_mul(updates, group["lr"]))
+            else:
+                torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     @staticmethod
     def orthogonal(updates: Sequence[Tensor]) -> list[Tensor]:
@@ -703,6 +707,9 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
+    if compute.recorded and isinstance(optimizer, Muon):
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=compute.device)
     # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
@@ -726,6 +733,7 @@ def train(
         TrainingError: the loss went to NaN or infinity.
     """
     network, optimizer, settings = training.network, training.optimizer, training.settings
+    step = make_step(training, data)
     while training.epoch < training.epochs:
         if 0 < settings.patience <= training.epoch - training.best_epoch:
             break
@@ -738,9 +746,11 @@ def train(
             steps = training.epoch * len(batches) + len(losses)
             done = (steps + 0.5) / (training.epochs * len(batches))  # a share, 0 to 1
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * learning_rate_factor(settings, done)
+                rate = group["peak_lr"] * learning_rate_factor(settings, done)
+                on_device = isinstance(group["lr"], Tensor)
+                group["lr"] = group["lr"].fill_(rate) if on_device else rate
             size = settings.image_sizes[int(done * len(settings.image_sizes))]
-            loss, right = train_batch(training, data, batch, size)
+            loss, right = step(batch, size)
             losses.append(loss)
             hits.append(right)
 
@@ -754,7 +764,7 @@ def train(
             "train_accuracy": torch.stack(hits).sum().item() / len(data),
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
-            "learning_rate": optimizer.param_groups[-1]["lr"],
+            "learning_rate": float(optimizer.param_groups[-1]["lr"]),
             "seconds": time.perf_counter() - started,
         }
         training.epoch = epoch
@@ -771,6 +781,38 @@ def learning_rate_factor(settings: Settings, done: float) -> float:
     if settings.schedule == "constant":
         return 1.0
     return done / settings.warmup if done < settings.warmup else (1 - done) / (1 - settings.warmup)
+
+
+def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`train_batch` of a batch and a size; where it pays, recorded once and then replayed.
+
+    A step is 300 small operations, and telling a GPU of each takes five times as long as doing it.
+    """
+    plain = partial(train_batch, training, data)
+    if not (training.compute.recorded and isinstance(training.optimizer, Muon)):
+        return plain
+    graphs: dict[tuple[int, int], Any] = {}
+
+    def step(batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        key = (len(batch), size)
+        if key not in graphs:
+            graphs[key] = None  # once plainly, so that libraries are set up
+            return plain(batch, size)
+        if graphs[key] is None:
+            graph, place, stream = torch.cuda.CUDAGraph(), batch.clone(), torch.cuda.Stream()
+            graph.register_generator_state(training.noise)
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                graph.capture_begin()
+                results = plain(place, size)
+                graph.capture_end()
+            graphs[key] = graph, place, results
+        graph, place, results = graphs[key]
+        place.copy_(batch)
+        graph.replay()
+        return results[0].clone(), results[1].clone()
+
+    return step
 
 
 def train_batch(
@@ -1100,9 +1142,10 @@ def checked_bytes(chunk: Any, columns: list[str]) -> np.ndarray:
 # on the CPU, and why is told.
 
 TRIAL_IMAGES = 256  # at most, for too large a batch is no fault of the device's
-# How images lie in memory, and whether layers may count in half precision: the fastest first.
-FORMS = ((torch.channels_last, True), (torch.contiguous_format, True))
-FORMS += ((torch.contiguous_format, False),)
+# How images lie in memory, whether layers may count in half precision, and whether steps are
+# recorded: the fastest first.
+FORMS = ((torch.channels_last, True, True), (torch.channels_last, True, False))
+FORMS += ((torch.contiguous_format, True, False), (torch.contiguous_format, False, False))
 
 
 def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:
@@ -1112,7 +1155,7 @@ def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto
         InputError: the named device does not work.
     """
     names, faults = usual_devices() if device == "auto" else ([device], [])
-    for name, (memory_format, half) in ((name, form) for name in names for form in FORMS):
+    for name, (layout, half, recorded) in ((name, form) for name in names for form in FORMS):
         try:
             chosen = torch.device(name)
             if chosen.type == "cuda":
@@ -1122,7 +1165,7 @@ def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto
             plain = "auto" if half else "float32"
             precision = plain if settings.precision == "auto" else settings.precision
             dtype = fastest_dtype(chosen) if precision == "auto" else getattr(torch, precision)
-            compute = Compute(chosen, dtype, "", memory_format)
+            compute = Compute(chosen, dtype, "", layout, recorded and chosen.type == "cuda")
             model = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type
             if chosen.type != "cpu":
                 try_out(settings, compute)
@@ -1166,9 +1209,10 @@ def try_out(settings: Settings, compute: Compute) -> None:
     data = LabelledImages(images, torch.arange(count) % CLASSES).to(compute.device)
     training = start_training(settings, compute, count)
     for group in training.optimizer.param_groups:
-        group["lr"] = 0.0  # too high a rate is no fault of the device's either
-    batch = torch.arange(count, device=compute.device)
-    losses = [train_batch(training, data, batch, size)[0] for size in set(settings.image_sizes)]
+        group["lr"] = group["lr"] * 0  # too high a rate is no fault of the device's either
+    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
+    # Three times, for the first is done plainly, the second is recorded, and both are replayed.
+    losses = [step(batch, size)[0] for size in set(settings.image_sizes) for _ in range(3)]
     total = sum(losses) + predict_logits(training.network, images, compute).sum()
     if not math.isfinite(total.item()):
         raise RuntimeError("a first step gave numbers that are not finite")
@@ -1342,7 +1386,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "23122f34cbeee4904c929335de8704871706fd0ec2312a761100b468d866ae91"
+SOURCE_DIGEST = "3dec4aa82d1e7c756eec5fa36637bbb9d4c041b77240cf0bf01424cfd893e8b2"
 
 
 class OneLineParser(argparse.ArgumentParser):

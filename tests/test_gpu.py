@@ -19,12 +19,12 @@ from digitkaggle.core.basics import Compute, LabelledImages
 from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute
 from digitkaggle.core.settings import PRESETS, make_settings
-from digitkaggle.core.training import predict_logits, start_training, train, train_batch
+from digitkaggle.core.training import make_step, predict_logits, start_training, train
 from tests.conftest import QUICK_FLAGS, REPOSITORY, csv_text
 from tests.kernel.test_kernel import FILES, on_kaggle, run_notebook
 
 pytestmark = pytest.mark.gpu
-GIB = 1024**3
+GIB, CUDA = 1024**3, torch.device("cuda")
 if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU here", allow_module_level=True)
 
@@ -42,7 +42,7 @@ def fill_memory(left: int) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("form", [torch.channels_last, torch.contiguous_format])
 def test_steps_and_predictions_learn_real_digits(sample, dtype, form):
-    compute = Compute(torch.device("cuda"), dtype, "for tests", form)
+    compute = Compute(CUDA, dtype, "for tests", form, recorded=form == torch.channels_last)
     data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
     training = start_training(make_settings("best", {"epochs": 3}), compute, len(data))
     rows = list(train(training, data, data))
@@ -54,7 +54,7 @@ def test_steps_and_predictions_learn_real_digits(sample, dtype, form):
 
 
 def test_loss_scaling_recovers_from_an_overflow(sample):
-    compute = Compute(torch.device("cuda"), torch.float16, "for tests")
+    compute = Compute(CUDA, torch.float16, "for tests")
     data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
     for preset in ("fast", "classic"):
         settings = make_settings(preset, {"epochs": 2, "batch_size": 100, "precision": "float16"})
@@ -66,19 +66,36 @@ def test_loss_scaling_recovers_from_an_overflow(sample):
         assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
-def test_a_step_never_waits_for_the_gpu(sample):
-    for preset, dtype in [("fast", torch.float16), ("best", torch.bfloat16)]:
-        compute = Compute(torch.device("cuda"), dtype, "for tests")
-        data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
-        settings = make_settings(preset, {"digit_widths": (8,)})
-        training = start_training(settings, compute, len(data))
-        batch = torch.arange(256, device="cuda")
-        train_batch(training, data, batch, 28)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            train_batch(training, data, batch, 20)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize(("preset", "dtype"), [("fast", torch.float16), ("best", torch.bfloat16)])
+def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, recorded):
+    compute = Compute(CUDA, dtype, "for tests", recorded=recorded)
+    data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
+    training = start_training(make_settings(preset, {"digit_widths": (8,)}), compute, len(data))
+    step, batch = make_step(training, data), torch.arange(256, device=CUDA)
+    for _ in range(3):
+        step(batch, 20)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(batch, 20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_recorded_step_draws_anew_follows_the_rate_and_learns_as_the_plain_one(sample):
+    data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
+    losses = {}
+    for recorded in (False, True):
+        compute = Compute(CUDA, torch.bfloat16, "for tests", recorded=recorded)
+        training = start_training(make_settings("fast", {"epochs": 6}), compute, len(data))
+        losses[recorded] = [row["train_loss"] for row in train(training, data, data)]
+    assert losses[True] == pytest.approx(losses[False], rel=0.1)
+    step, batch = make_step(training, data), torch.arange(256, device=CUDA)
+    for group in training.optimizer.param_groups:
+        group["lr"].fill_(0)
+    first, *_, last, again = [step(batch, 28)[0].item() for _ in range(5)]
+    assert first == pytest.approx(last, rel=0.3)  # nothing is learned at a rate of 0
+    assert last != again  # images are turned anew each time
 
 
 def test_fast_reaches_what_it_reaches_on_a_cpu_and_repeats_itself(command, tmp_path):

@@ -77,6 +77,7 @@ class Compute:
     reason: str
     # Channels last: stored channel by channel, all is slower by up to a third.
     memory_format: torch.memory_format = torch.channels_last
+    recorded: bool = False  # whether steps of training are recorded once, and replayed
     warning: str = ""  # why a GPU that should be there is not used
 
     def autocast(self) -> torch.autocast:

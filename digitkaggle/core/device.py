@@ -16,12 +16,13 @@ import torch
 from .basics import CLASSES, IMAGE_SIZE, Compute, InputError, LabelledImages
 from .data import on_kaggle
 from .settings import PRESETS, Settings
-from .training import predict_logits, start_training, train_batch
+from .training import make_step, predict_logits, start_training
 
 TRIAL_IMAGES = 256  # at most, for too large a batch is no fault of the device's
-# How images lie in memory, and whether layers may count in half precision: the fastest first.
-FORMS = ((torch.channels_last, True), (torch.contiguous_format, True))
-FORMS += ((torch.contiguous_format, False),)
+# How images lie in memory, whether layers may count in half precision, and whether steps are
+# recorded: the fastest first.
+FORMS = ((torch.channels_last, True, True), (torch.channels_last, True, False))
+FORMS += ((torch.contiguous_format, True, False), (torch.contiguous_format, False, False))
 
 
 def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:
@@ -31,7 +32,7 @@ def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto
         InputError: the named device does not work.
     """
     names, faults = usual_devices() if device == "auto" else ([device], [])
-    for name, (memory_format, half) in ((name, form) for name in names for form in FORMS):
+    for name, (layout, half, recorded) in ((name, form) for name in names for form in FORMS):
         try:
             chosen = torch.device(name)
             if chosen.type == "cuda":
@@ -41,7 +42,7 @@ def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto
             plain = "auto" if half else "float32"
             precision = plain if settings.precision == "auto" else settings.precision
             dtype = fastest_dtype(chosen) if precision == "auto" else getattr(torch, precision)
-            compute = Compute(chosen, dtype, "", memory_format)
+            compute = Compute(chosen, dtype, "", layout, recorded and chosen.type == "cuda")
             model = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else chosen.type
             if chosen.type != "cpu":
                 try_out(settings, compute)
@@ -85,9 +86,10 @@ def try_out(settings: Settings, compute: Compute) -> None:
     data = LabelledImages(images, torch.arange(count) % CLASSES).to(compute.device)
     training = start_training(settings, compute, count)
     for group in training.optimizer.param_groups:
-        group["lr"] = 0.0  # too high a rate is no fault of the device's either
-    batch = torch.arange(count, device=compute.device)
-    losses = [train_batch(training, data, batch, size)[0] for size in set(settings.image_sizes)]
+        group["lr"] = group["lr"] * 0  # too high a rate is no fault of the device's either
+    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
+    # Three times, for the first is done plainly, the second is recorded, and both are replayed.
+    losses = [step(batch, size)[0] for size in set(settings.image_sizes) for _ in range(3)]
     total = sum(losses) + predict_logits(training.network, images, compute).sum()
     if not math.isfinite(total.item()):
         raise RuntimeError("a first step gave numbers that are not finite")

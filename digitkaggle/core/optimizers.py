@@ -62,7 +62,7 @@ class Muon:
             velocities = [self.velocities[parameter] for parameter in parameters]
             if self.found_inf is not None:  # an overflow counts as no gradient
                 gradients = torch._foreach_mul(gradients, 1 / self.grad_scale)
-                gradients = [torch.where(self.found_inf > 0, 0, g) for g in gradients]
+                gradients = [g.masked_fill(self.found_inf > 0, 0) for g in gradients]
             if not group["orthogonal"]:
                 gradients = torch._foreach_add(gradients, parameters, alpha=self.weight_decay)
             torch._foreach_mul_(velocities, self.momentum)
@@ -74,7 +74,10 @@ class Muon:
                 sizes = [len(p) ** 0.5 / norm for p, norm in zip(parameters, norms, strict=True)]
                 torch._foreach_mul_(parameters, sizes)
                 updates = self.orthogonal(updates)
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            if isinstance(group["lr"], Tensor):  # a recorded step reads it anew each time
+                torch._foreach_sub_(parameters, torch._foreach_mul(updates, group["lr"]))
+            else:
+                torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     @staticmethod
     def orthogonal(updates: Sequence[Tensor]) -> list[Tensor]:

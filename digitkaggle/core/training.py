@@ -18,6 +18,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,9 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
+    if compute.recorded and isinstance(optimizer, Muon):
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(group["lr"], device=compute.device)
     # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
@@ -87,6 +92,7 @@ def train(
         TrainingError: the loss went to NaN or infinity.
     """
     network, optimizer, settings = training.network, training.optimizer, training.settings
+    step = make_step(training, data)
     while training.epoch < training.epochs:
         if 0 < settings.patience <= training.epoch - training.best_epoch:
             break
@@ -99,9 +105,11 @@ def train(
             steps = training.epoch * len(batches) + len(losses)
             done = (steps + 0.5) / (training.epochs * len(batches))  # a share, 0 to 1
             for group in optimizer.param_groups:
-                group["lr"] = group["peak_lr"] * learning_rate_factor(settings, done)
+                rate = group["peak_lr"] * learning_rate_factor(settings, done)
+                on_device = isinstance(group["lr"], Tensor)
+                group["lr"] = group["lr"].fill_(rate) if on_device else rate
             size = settings.image_sizes[int(done * len(settings.image_sizes))]
-            loss, right = train_batch(training, data, batch, size)
+            loss, right = step(batch, size)
             losses.append(loss)
             hits.append(right)
 
@@ -115,7 +123,7 @@ def train(
             "train_accuracy": torch.stack(hits).sum().item() / len(data),
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
-            "learning_rate": optimizer.param_groups[-1]["lr"],
+            "learning_rate": float(optimizer.param_groups[-1]["lr"]),
             "seconds": time.perf_counter() - started,
         }
         training.epoch = epoch
@@ -132,6 +140,38 @@ def learning_rate_factor(settings: Settings, done: float) -> float:
     if settings.schedule == "constant":
         return 1.0
     return done / settings.warmup if done < settings.warmup else (1 - done) / (1 - settings.warmup)
+
+
+def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`train_batch` of a batch and a size; where it pays, recorded once and then replayed.
+
+    A step is 300 small operations, and telling a GPU of each takes five times as long as doing it.
+    """
+    plain = partial(train_batch, training, data)
+    if not (training.compute.recorded and isinstance(training.optimizer, Muon)):
+        return plain
+    graphs: dict[tuple[int, int], Any] = {}
+
+    def step(batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        key = (len(batch), size)
+        if key not in graphs:
+            graphs[key] = None  # once plainly, so that libraries are set up
+            return plain(batch, size)
+        if graphs[key] is None:
+            graph, place, stream = torch.cuda.CUDAGraph(), batch.clone(), torch.cuda.Stream()
+            graph.register_generator_state(training.noise)
+            torch.cuda.synchronize()
+            with torch.cuda.stream(stream):
+                graph.capture_begin()
+                results = plain(place, size)
+                graph.capture_end()
+            graphs[key] = graph, place, results
+        graph, place, results = graphs[key]
+        place.copy_(batch)
+        graph.replay()
+        return results[0].clone(), results[1].clone()
+
+    return step
 
 
 def train_batch(

@@ -16,7 +16,7 @@ from digitkaggle.core.device import choose_compute
 from digitkaggle.core.prediction import predict_probabilities
 from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.split import split_rows
-from digitkaggle.core.training import start_training, train_batch
+from digitkaggle.core.training import make_step, start_training
 
 from . import measures, recipes
 
@@ -35,6 +35,7 @@ def measure(digits: Digits, csvs: Path, folder: Path, quick: bool) -> dict[str, 
         settings = dataclasses.replace(settings, piece_size=0)
         whole = measures.run_preset(name, folder / f"gpu-{name}", *flags)
         presets[name] = whole | step_figures(settings, choose_compute(settings), digits)
+        print("\n".join(table({"presets": {name: presets[name]}, "recipes": {}})), flush=True)
     rows, held = split_rows(digits.train_labels, 0.1, 100, by_class=True)
     images, labels = digits.train_images.to(device), digits.train_labels.to(device)
     epochs = {recipes.train_one_second: 4, recipes.train_tutorial: recipes.TUTORIAL_EPOCHS}
@@ -51,11 +52,11 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
     data = measures.random_digits(settings.batch_size).to(compute.device)
     training = start_training(settings, compute, len(data))
     training.network.train()
-    batch = torch.arange(len(data), device=compute.device)
+    batch, step = torch.arange(len(data), device=compute.device), make_step(training, data)
 
     def steps() -> None:
         for _ in range(STEPS):
-            train_batch(training, data, batch, IMAGE_SIZE)
+            step(batch, IMAGE_SIZE)
 
     on_gpu = compute.device.type == "cuda"
     if on_gpu:

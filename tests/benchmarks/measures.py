@@ -24,7 +24,7 @@ from digitkaggle.core.device import choose_compute
 from digitkaggle.core.results import PROBABILITIES
 from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.split import split_rows
-from digitkaggle.core.training import network_input, predict_logits, start_training, train_batch
+from digitkaggle.core.training import make_step, network_input, predict_logits, start_training
 from digitkaggle.runs.files import read_data
 from digitkaggle.runs.folder import MEMBERS
 from digitkaggle.runs.results import open_model
@@ -142,13 +142,15 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     training.network.zero_grad()
     work = counter.get_total_flops() / len(piece) * settings.batch_size
     product = best_matrix_product(compute)
-    batches = iter(indices * steps)
+    batches, step = iter(indices * steps), make_step(training, data)
+    for _ in range(2):  # a recorded step is recorded the second time
+        step(indices[0], IMAGE_SIZE)
     # A GPU is given several steps at once, for it does them while the next are being told.
     together = 10 if compute.device.type == "cuda" else 1
 
     def some_steps() -> None:
         for _ in range(together):
-            train_batch(training, data, next(batches), IMAGE_SIZE)
+            step(next(batches), IMAGE_SIZE)
         finish(compute)
 
     repeats = steps // together if settings.piece_size == 0 else 2

@@ -34,7 +34,7 @@ def test_a_gpu_that_fails_at_its_best_is_tried_in_plainer_forms(monkeypatch):
     tried = []
 
     def try_out(settings, compute):
-        tried.append((compute.memory_format, compute.dtype))
+        tried.append((compute.memory_format, compute.dtype, compute.recorded))
         if compute.dtype != torch.float32:
             raise RuntimeError("cuDNN knows no such thing")
 
@@ -45,9 +45,10 @@ def test_a_gpu_that_fails_at_its_best_is_tried_in_plainer_forms(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     compute = choose_compute()
     assert tried == [
-        (torch.channels_last, torch.float16),
-        (torch.contiguous_format, torch.float16),
-        (torch.contiguous_format, torch.float32),
+        (torch.channels_last, torch.float16, True),
+        (torch.channels_last, torch.float16, False),
+        (torch.contiguous_format, torch.float16, False),
+        (torch.contiguous_format, torch.float32, False),
     ]
     assert compute.device.type == "cuda"
     assert compute.reason.endswith("cuDNN knows no such thing); Tesla T4 works")
