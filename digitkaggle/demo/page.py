@@ -1,7 +1,6 @@
 """The page to draw on: a canvas, the answer while one draws, and the image that the network saw.
 
-Built on Gradio, an extra. Nothing on the page comes from elsewhere: no fonts, no counters. Never in
-the kernel.
+Built on Gradio, an extra. Nothing on the page comes from elsewhere: no fonts, no counters.
 """
 
 from __future__ import annotations
@@ -24,25 +23,21 @@ from .answers import answer_digits
 from .pictures import find_digit, open_picture
 
 PNG_URL = "data:image/png;base64,"
-PAGE_FILES = ("page.html", "page.css", "page.js")
-INSTALL_DEMO = "the drawing page needs Gradio: `make demo` installs it, or pip install -e '.[demo]'"
 
 
 def serve(run: Path, *, host: str = "127.0.0.1", port: int = 7860, device: str = "auto") -> None:
-    """Serve the page for the model of a run's folder until somebody interrupts it.
-
-    Raises:
-        InputError: Gradio is not installed, there is no such model, or the port is taken.
-    """
+    """Serve the page for a run's model until interrupted; InputError without Gradio or a port."""
     # Read when Gradio is imported: no counting of visits, no asking for newer versions.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
     except ImportError as error:
-        raise InputError(INSTALL_DEMO) from error
+        advice = "`make demo` installs it, or pip install -e '.[demo]'"
+        raise InputError(f"the drawing page needs Gradio: {advice}") from error
     answer = answerer(*open_model(run, device=device))
     port = free_port(host, port)
-    html, css, script = (Path(__file__).with_name(name).read_text("utf-8") for name in PAGE_FILES)
+    names = ("page.html", "page.css", "page.js")
+    html, css, script = (Path(__file__).with_name(name).read_text("utf-8") for name in names)
     parts = {"html_template": html, "css_template": css, "js_on_load": script}
     with gradio.Blocks(title="Draw a digit") as page:
         gradio.HTML(str(run), server_functions=[answer], **parts)
@@ -68,12 +63,8 @@ def answerer(
         seen = io.BytesIO()
         if said.seen is not None:
             Image.fromarray(said.seen).save(seen, format="PNG")
-        return {
-            "digit": said.digit,
-            "problem": said.problem.capitalize(),
-            "probabilities": said.probabilities,
-            "seen": PNG_URL + base64.b64encode(seen.getvalue()).decode() if seen.tell() else None,
-        }
+        url = PNG_URL + base64.b64encode(seen.getvalue()).decode() if seen.tell() else None
+        return vars(said) | {"problem": said.problem.capitalize(), "seen": url}
 
     return answer
 

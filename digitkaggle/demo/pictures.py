@@ -38,7 +38,6 @@ WIDEST = 1.8
 BLOCK_WIDTH, BLOCK_INK = 0.4, 0.92
 # Strokes thinner than this share of the digit's height would fade when it is scaled down.
 LEAST_STROKE = 0.085
-STRUCTURE = np.ones((3, 3), dtype=bool)
 
 BLANK = "blank: no ink stands out from the background"
 SEVERAL = "several digits or marks: one digit a picture"
@@ -91,7 +90,8 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     mask = ink_mask(strength)
     if mask is None:
         return FoundDigit(None, BLANK)
-    marks, _ = scipy.ndimage.label(mask, STRUCTURE)
+    around = np.ones((3, 3))
+    marks, _ = scipy.ndimage.label(mask, around)
     slices = scipy.ndimage.find_objects(marks)
     boxes = np.array([[(side.start, side.stop) for side in box] for box in slices])
     areas = np.bincount(marks.ravel())[1:]
@@ -103,15 +103,12 @@ def find_digit(colours: np.ndarray) -> FoundDigit:
     kept = np.isin(marks, chosen + 1)
     # The soft edges of the strokes belong to the ink, the dirt around it does not.
     reach = max(1, round(max(mask.shape) / 80))
-    near = scipy.ndimage.binary_dilation(kept, STRUCTURE, iterations=reach)
+    near = scipy.ndimage.binary_dilation(kept, around, iterations=reach)
     ink = (strength / np.median(strength[kept])).clip(0, 1) * near
     box = scipy.ndimage.find_objects((ink > 0.1).astype(int))[0]
-    ink, mask = ink[box], kept[box]
-    height, width = ink.shape
-    block = width > BLOCK_WIDTH * height and mask.mean() > BLOCK_INK
-    if width > WIDEST * height or block or _holes(mask) > MOST_HOLES:
+    if not _shaped_like_a_digit(kept[box]):
         return FoundDigit(None, NO_DIGIT)
-    return FoundDigit(mnist_form(_thick_enough(ink, mask)))
+    return FoundDigit(mnist_form(_thick_enough(ink[box], kept[box])))
 
 
 def ink_strength(colours: np.ndarray) -> np.ndarray:
@@ -169,11 +166,14 @@ def _apart(boxes: np.ndarray, areas: np.ndarray) -> bool:
     return bool((gaps > 0.06 * heights.max()).any())
 
 
-def _holes(mask: np.ndarray) -> int:
-    """How many holes the ink encloses."""
+def _shaped_like_a_digit(mask: np.ndarray) -> bool:
+    """Whether ink is neither a dash nor a block, and encloses few holes."""
+    height, width = mask.shape
+    if width > WIDEST * height or (width > BLOCK_WIDTH * height and mask.mean() > BLOCK_INK):
+        return False
     outside_and_holes, _ = scipy.ndimage.label(~np.pad(mask, 1))
     areas = np.bincount(outside_and_holes.ravel())[2:]
-    return int((areas >= LEAST_HOLE * mask.size).sum())
+    return (areas >= LEAST_HOLE * mask.size).sum() <= MOST_HOLES
 
 
 def _thick_enough(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
