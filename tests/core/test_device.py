@@ -58,8 +58,9 @@ def test_a_gpu_that_fails_at_its_best_is_tried_in_plainer_forms(monkeypatch):
 @pytest.mark.parametrize("preset", ["fast", "best", "classic"])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_the_trial_is_the_presets_own_step_whatever_the_rates_and_the_memory_format(
-    preset, memory_format
+    preset, memory_format, monkeypatch
 ):
+    monkeypatch.setattr("digitkaggle.core.device.TRIAL_IMAGES", 16)
     try_out(PRESETS[preset], Compute(torch.device("cpu"), torch.float32, "", memory_format))
     overflowing = dataclasses.replace(PRESETS[preset], learning_rate=1e6)
     try_out(overflowing, Compute(torch.device("cpu"), torch.float16, "", memory_format))
