@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import re
 import shutil
 import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..core.basics import InputError, logger, progress
@@ -22,35 +23,34 @@ from .submit import check_submission
 
 RUNNING = ("QUEUED", "RUNNING", "NEW_SCRIPT", "CANCEL_REQUESTED")
 LOG_LINES = 20
-STALE = 15  # pauses after a push for which Kaggle may still show how the version before it ended
+STALE = 15  # pauses
 
 
-def status(pauses: float = 0) -> None:
+def status(wait: bool = False) -> None:
     """Print the state of the run that was pushed last; KaggleError if it failed."""
     pushed, kaggle = last_push(), Kaggle()
-    state, reason = run_state(kaggle, pushed, pauses)
+    state, reason = run_state(kaggle, pushed, wait)
     print(f"{pushed['id']} version {pushed['version']}: {state.lower()}")
     if state in ("ERROR", "CANCEL_ACKNOWLEDGED"):
         _, log = list_output(kaggle, pushed["kernel"])
         print(*log.splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
-        what = "failed" if state == "ERROR" else "was cancelled"
-        raise KaggleError(f"the run {what}{reason and f': {reason}'}: see {pushed['url']}")
+        raise KaggleError(f"the run ended in {state} ({reason}): see {pushed['url']}")
 
 
 def output() -> Path:
     """Get what the run that was pushed last made into `runs/kaggle-VERSION/`; print the folder."""
     pushed, kaggle = last_push(), Kaggle()
-    state, _ = run_state(kaggle, pushed, STALE)
+    state, _ = run_state(kaggle, pushed)
     if state in RUNNING:
         raise KaggleError(f"the run is still {state.lower()}: make status says when it is done")
     listed, log = list_output(kaggle, pushed["kernel"])
     files = {"kaggle.log": log.encode()}
     for file in progress(listed, desc="output"):
-        place = PurePosixPath(file.file_name.replace("\\", "/"))
-        if place.is_absolute() or not place.parts or ".." in place.parts or ":" in str(place):
-            logger.warning("left out an output file named %r, outside the folder", file.file_name)
-            continue
-        files[str(place)] = kaggle.call(f"fetch {place}", lambda url=file.url: fetch(url).content)
+        name = file.file_name
+        if re.fullmatch(r"\w[\w.-]*", name):  # the kernel makes no folders
+            files[name] = kaggle.call(f"fetch {name}", partial(fetch, file.url))
+        else:
+            logger.warning("left out an output file named %r", name)
     check_output(files, pushed["source_digest"])
     folder = RUNS / f"kaggle-{pushed['version']}"
     shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed cannot be written either
@@ -69,23 +69,15 @@ def last_push() -> dict[str, Any]:
     return pushes[-1] | {"kernel": {"user_name": owner, "kernel_slug": slug}}
 
 
-def run_state(kaggle: Kaggle, pushed: dict[str, Any], pauses: float) -> tuple[str, str]:
-    """A run's state, and the reason if it failed: at its end, or after so many pauses.
-
-    An end may be that of the version before. It is believed if there was none, if this version was
-    seen running, or a while after the push.
-    """
-    believed, shown = pushed["version"] == 1, ""
-    for paused in itertools.count():
+def run_state(kaggle: Kaggle, pushed: dict[str, Any], wait: bool = False) -> tuple[str, str]:
+    """A run's state now, or at its end, and the reason if it failed."""
+    while True:
         answer = kaggle.ask("get_kernel_session_status", **pushed["kernel"])
-        state, running = answer.status.name, answer.status.name in RUNNING
         age = datetime.now(UTC) - datetime.fromisoformat(pushed["time"])
-        believed |= running or age.total_seconds() > STALE * first_pause()
-        if paused >= pauses if running else believed:
-            return state, one_line(answer.failure_message or "")
-        if running and state != shown:
-            shown = state
-            logger.info("%s", state.lower())
+        running = answer.status.name in RUNNING
+        # Soon after the push an end may be that of the version before.
+        if not wait if running else age.total_seconds() > STALE * first_pause():
+            return answer.status.name, one_line(answer.failure_message or "no reason given")
         time.sleep(first_pause())
 
 
@@ -97,8 +89,8 @@ def list_output(kaggle: Kaggle, kernel: dict[str, str]) -> tuple[list[Any], str]
         answer = kaggle.ask("list_kernel_session_output", **kernel, page_token=token)
         files += answer.files or []
     # Usually JSON: a list of texts with their times.
-    with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
-        log = "".join(str(entry.get("data", "")) for entry in json.loads(log))
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        log = "".join(entry["data"] for entry in json.loads(log))
     return files, log
 
 
@@ -106,11 +98,11 @@ def check_output(files: dict[str, bytes], digest: str) -> None:
     """Refuse an output without a valid submission, or of another version than was pushed."""
     try:
         check_submission(files[SUBMISSION].decode(), KAGGLE_TEST_IMAGES, SUBMISSION)
-        metrics = dict(json.loads(files[METRICS]))
+        metrics = json.loads(files[METRICS])
+        made_by = metrics["source_digest"]
     except (KeyError, InputError, ValueError, TypeError) as error:
         raise KaggleError(f"the output is not good ({error}): make status shows its log") from error
-    made_by = str(metrics.get("source_digest"))
-    if digest and made_by != digest:
+    if made_by != digest:
         sources = f"sources {made_by[:12]}, not {digest[:12]} as pushed"
         raise KaggleError(f"the output is of another version ({sources}): try again later")
     for warning in metrics.get("warnings", []):

@@ -14,20 +14,14 @@ RECORD = RUNS / "kaggle.json"
 
 def read_record() -> dict[str, list[dict[str, Any]]]:
     """The `pushes` and `submissions`, oldest first; InputError if the file is no such record."""
-    found = read_json(RECORD) if RECORD.exists() else {}
-    try:
-        return {part: [*map(dict, found.get(part, []))] for part in ("pushes", "submissions")}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{RECORD} is no record of pushes and submissions: move it away"
-        ) from error
+    record = read_json(RECORD) if RECORD.exists() else {"pushes": [], "submissions": []}
+    if not isinstance(record, dict) or not all(isinstance(part, list) for part in record.values()):
+        raise InputError(f"{RECORD} is no record of pushes and submissions: move it away")
+    return record
 
 
-def write_record(part: str = "pushes", **entry: Any) -> None:
-    """Add an entry, with the time, in the place of one of the same `ref`; without one, as it is."""
-    record = read_record()
-    if entry:
-        entry["time"] = datetime.now(UTC).isoformat()
-        others = [old for old in record[part] if old.get("ref", old) != entry.get("ref")]
-        record[part] = [*others, entry]
+def write_record(part: str = "pushes", *entries: dict[str, Any]) -> None:
+    """Add entries, with the time; with none only see to it that they can be written."""
+    record, time = read_record(), datetime.now(UTC).isoformat()
+    record[part] += [entry | {"time": time} for entry in entries]
     write_json(RECORD, record)

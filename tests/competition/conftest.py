@@ -26,7 +26,7 @@ import json
 from pathlib import Path
 script = 'SOURCE_DIGEST = "' + "d" * 64 + '"\\nprint("epoch 1")\\n'
 Path("kernel/main.py").write_text(script)
-cell = {"cell_type": "code", "source": script.splitlines(keepends=True), "outputs": [1]}
+cell = {"cell_type": "code", "source": script.splitlines(keepends=True)}
 Path("kernel/main.ipynb").write_text(json.dumps({"cells": [cell]}))
 """
 

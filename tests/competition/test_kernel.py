@@ -30,9 +30,7 @@ def test_push_sends_the_kernel_and_prints_its_address_and_version(kaggle, reposi
     assert json.loads((repository / METADATA).read_text())["id"] == SLUG
 
 
-def test_push_can_send_the_notebook_without_outputs_and_what_was_changed_in_the_metadata(
-    kaggle, repository
-):
+def test_push_can_send_the_notebook_and_what_was_changed_in_the_metadata(kaggle, repository):
     changed = {"id": "bert/mine", "title": "Mine", "is_private": False, "dataset_sources": ["x/y"]}
     (repository / METADATA).write_text(json.dumps(changed))
     push(kind="notebook")
@@ -40,7 +38,7 @@ def test_push_can_send_the_notebook_without_outputs_and_what_was_changed_in_the_
     assert (sent["slug"], sent["isPrivate"], sent["enableGpu"]) == ("bert/mine", False, True)
     assert (sent["kernelType"], sent["datasetDataSources"]) == ("notebook", ["x/y"])
     script = (repository / "kernel/main.py").read_text()
-    cell = {"cell_type": "code", "source": script, "outputs": []}
+    cell = {"cell_type": "code", "source": script}
     assert json.loads(sent["text"]) == {"cells": [cell]}
     assert changed.items() <= json.loads((repository / METADATA).read_text()).items()
 

@@ -49,19 +49,19 @@ def test_output_puts_the_checked_files_alone_into_a_folder_of_the_version(
     stale.mkdir()
     for name in ("submission.csv", "old.txt"):
         (stale / name).write_text("stale")
-    pushed.output["figures/curves.png"] = b"x"
+    pushed.output["result.png"] = b"x"
     pushed.metrics = {"warnings": ["two members were left out"]}
     assert output() == Path("runs/kaggle-1")
     assert capsys.readouterr().out == "runs/kaggle-1\n"
     assert caplog.messages == ["two members were left out"]
     there = contents(stale)
-    assert set(there) == {"figures/curves.png", "kaggle.log", "metrics.json", "submission.csv"}
+    assert set(there) == {"result.png", "kaggle.log", "metrics.json", "submission.csv"}
     assert there["submission.csv"] == SUBMISSION.encode()
     assert there["kaggle.log"] == b"epoch 1\n"
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:\\evil.txt"]
+    "name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:evil.txt", ".."]
 )
 def test_nothing_is_written_outside_the_folder_whatever_its_name(pushed, repository, caplog, name):
     pushed.output[name] = b"x"
