@@ -5,9 +5,7 @@ kagglesdk, the lower half of the package kaggle, does the transport. Importing i
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import math
 import os
 import time
 from collections.abc import Callable
@@ -38,28 +36,14 @@ class KaggleError(Exception):
     """Kaggle or the network refused or failed; printed as InputError is, with exit code 3."""
 
 
-def positive_seconds(variable: str, default: float) -> float:
-    """The number of seconds in an environment variable."""
-    text = os.environ.get(variable) or str(default)
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise InputError(f"{variable} is a number of seconds above 0, not {text!r}")
-
-
-# How long Kaggle may be silent; what is waited before a second try, and between looks at a state.
-time_limit = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_TIMEOUT", 60)
-first_pause = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_PAUSE", 2)
-
-
 def kaggle_account() -> dict[str, str]:
     """`username` and `key` of kaggle.json, which KAGGLE_USERNAME and KAGGLE_KEY override."""
     given = {name: os.environ.get(f"KAGGLE_{name.upper()}", "") for name in ("username", "key")}
-    usual = Path.home() / ".kaggle"
-    if not os.path.isdir(usual):
-        usual = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "kaggle"
+    usual = Path("~/.kaggle").expanduser()
+    if not usual.is_dir():
+        usual = Path("~/.config/kaggle").expanduser()
     path = Path(os.environ.get("KAGGLE_CONFIG_DIR", usual)) / "kaggle.json"
-    if all(given.values()) or not os.path.isfile(path):  # unlike Path's, false without permission
+    if all(given.values()) or not path.is_file():
         return given
     found = read_json(path)
     if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in given):
@@ -69,6 +53,9 @@ def kaggle_account() -> dict[str, str]:
 
 class Kaggle:
     """A connection to Kaggle; its calls end in time, in an answer or a KaggleError."""
+
+    time_limit = 60  # seconds that Kaggle may be silent
+    pause = 2  # seconds before a second try, and between looks at a state
 
     def __init__(self) -> None:
         """Sign in by a token, a key, or what a sign-in by browser left: Kaggle's own order."""
@@ -80,16 +67,15 @@ class Kaggle:
         name, key = ("", "") if token else kaggle_account().values()
         client = KaggleClient(username=name, password=key, api_token=token)
         self.apis = client.competitions.competition_api_client, client.kernels.kernels_api_client
-        self.secret = token or (name and key)
         http = client.http_client()
         http.__enter__()  # makes the session
-        http._session.send = partial(http._session.send, timeout=time_limit())
-        if not self.secret:
+        http._session.send = partial(http._session.send, timeout=self.time_limit)
+        if not token and not (name and key):
             saved = KaggleCredentials.load(client=client)
-            self.secret = saved and self.call("sign in", saved.get_access_token)
-            if not self.secret:
+            token = saved and self.call("sign in", saved.get_access_token)
+            if not token:
                 raise InputError(f"no Kaggle credentials: {NEW_TOKEN}, for ~/.kaggle/kaggle.json")
-            http._session.auth = http.BearerAuth(self.secret)
+            http._session.auth = http.BearerAuth(token)
 
     def ask(self, method: str, **fields: Any) -> Any:
         """The answer to a method of the client, whose request has these fields."""
@@ -112,7 +98,7 @@ class Kaggle:
                 fault, may_pass = self.explain(error)
                 if not may_pass or number == TRIES - 1:
                     raise KaggleError(f"{what}: {fault}") from error
-                time.sleep(first_pause() * 2**number)
+                time.sleep(self.pause * 2**number)
 
     def explain(self, error: Exception) -> tuple[str, bool]:
         """What went wrong, with advice, and whether another try may help."""
@@ -120,21 +106,21 @@ class Kaggle:
             return "Kaggle's answer makes no sense: try later", True
         response = error.response
         if response is None:
-            why = f"{type(error).__name__}, within {time_limit():g} s"
+            why = f"{type(error).__name__}, within {self.time_limit} s"
             return f"no answer ({why}): check the network, and http_proxy if it is set", True
         response.close()  # a streamed one would stay open
         status = response.status_code
         if response.request.method != "POST":  # not the API: a signed address, which may expire
             return f"the storage refuses it ({status}): try later", True
         advice = ADVICE.get(status, "Kaggle has a fault: try later" if status >= 500 else "refused")
-        said = one_line(str(error).replace(self.secret or "\n", "…"))
-        fault = f"{advice} ({said}; credentials: {self.origin or 'kaggle.json, KAGGLE_KEY'})"
+        origin = self.origin or "kaggle.json, KAGGLE_KEY"
+        fault = f"{advice} ({one_line(error)}; credentials: {origin})"
         return fault, status == 429 or status >= 500
 
 
 def fetch(url: str) -> bytes:
     """What a signed address holds, fetched without our credentials; for use in `call`."""
-    response = requests.get(url, timeout=time_limit())
+    response = requests.get(url, timeout=Kaggle.time_limit)
     response.raise_for_status()
     return response.content
 

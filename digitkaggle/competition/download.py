@@ -42,5 +42,5 @@ def download(force: bool = False) -> None:
 
 def fetch_zip(kaggle: Kaggle) -> bytes:
     """The competition's zip."""
-    response = kaggle.send("download_data_files", competition_name=COMPETITION)
-    return b"".join(progress(response.iter_content(BLOCK), desc="download", unit="MB"))
+    with kaggle.send("download_data_files", competition_name=COMPETITION) as response:
+        return b"".join(progress(response.iter_content(BLOCK), desc="download", unit="MB"))

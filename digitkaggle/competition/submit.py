@@ -14,7 +14,7 @@ from ..core.data import COMPETITION, KAGGLE_TEST_IMAGES
 from ..core.results import METRICS, SUBMISSION
 from ..runs.files import read_json
 from ..runs.folder import RUNS, newest_run
-from .client import Kaggle, KaggleError, first_pause, one_line, time_limit
+from .client import Kaggle, KaggleError, one_line
 from .record import read_record, write_record
 
 LONGEST_SCORING = 300  # pauses
@@ -45,8 +45,7 @@ def submit(file: Path | None = None, message: str = "", force: bool = False) -> 
     known = [entry.ref for entry in submissions(kaggle)]
     write_record()
     logger.info("sending %s: %s", path, description)
-    token = kaggle.call("upload the submission", lambda: upload(kaggle, path, text.encode()))
-    ref = kaggle.call("submit", lambda: create(kaggle, token, description, known))
+    ref = kaggle.call("submit", lambda: send(kaggle, path, text, description, known))
     entry = {"ref": ref, "file": str(path), "sha256": digest, "message": description}
     write_record("submissions", entry)
     wait_for_score(kaggle, ref)
@@ -69,22 +68,18 @@ def submissions(kaggle: Kaggle) -> list[Any]:
     return kaggle.ask("list_submissions", competition_name=COMPETITION).submissions or []
 
 
-def upload(kaggle: Kaggle, path: Path, content: bytes) -> str:
-    """Store the file at Kaggle, which answers with its token; no submission yet."""
-    fields = {"file_name": path.name, "content_length": len(content)}
-    fields["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
-    start = kaggle.send("start_submission_upload", competition_name=COMPETITION, **fields)
-    requests.put(start.create_url, data=content, timeout=time_limit()).raise_for_status()
-    return start.token
-
-
-def create(kaggle: Kaggle, token: str, description: str, known: list[int]) -> int:
-    """Make the uploaded file a submission, unless a try whose answer was lost did; its number."""
+def send(kaggle: Kaggle, path: Path, text: str, description: str, known: list[int]) -> int:
+    """Make a file a submission, unless a try whose answer was lost did; the submission's number."""
     for entry in submissions(kaggle):
         if entry.ref not in known and entry.description == description:
             return entry.ref
-    fields = {"blob_file_tokens": token, "submission_description": description}
-    answer = kaggle.send("create_submission", competition_name=COMPETITION, **fields)
+    to, content = {"competition_name": COMPETITION}, text.encode()
+    about = {"file_name": path.name, "content_length": len(content)}
+    about["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
+    start = kaggle.send("start_submission_upload", **to, **about)
+    requests.put(start.create_url, data=content, timeout=kaggle.time_limit).raise_for_status()
+    fields = {"blob_file_tokens": start.token, "submission_description": description}
+    answer = kaggle.send("create_submission", **to, **fields)
     if not answer.ref:
         raise KaggleError(f"submit: Kaggle did not take it: {one_line(answer.message)}")
     return answer.ref
@@ -100,5 +95,5 @@ def wait_for_score(kaggle: Kaggle, ref: int) -> None:
             return
         if state == "ERROR":
             raise KaggleError(f"Kaggle rejected it: {one_line(entry.error_description)}")
-        time.sleep(first_pause())
+        time.sleep(kaggle.pause)
     logger.warning("submission %d has no score yet: see the competition's page", ref)

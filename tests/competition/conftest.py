@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from digitkaggle.competition.client import Kaggle
 from digitkaggle.competition.kernel import push
 from digitkaggle.core.basics import logger
 from tests.competition.server import KEY, KaggleServer, zip_of
@@ -61,11 +62,11 @@ def kaggle(folder, files, monkeypatch):
         **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         "KAGGLE_USERNAME": "anna",
         "KAGGLE_KEY": KEY,
-        "DIGITKAGGLE_KAGGLE_PAUSE": "0.02",
-        "DIGITKAGGLE_KAGGLE_TIMEOUT": "5",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Kaggle, "pause", 0.02)
+    monkeypatch.setattr(Kaggle, "time_limit", 5)
     yield kaggle
     kaggle.close()
 

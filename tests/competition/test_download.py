@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from digitkaggle.competition.client import KaggleError
+from digitkaggle.competition.client import Kaggle, KaggleError
 from digitkaggle.competition.download import download
 from digitkaggle.core.basics import InputError
 from tests.competition import server
@@ -55,7 +55,7 @@ FAULTS = {
     "unknown": (METHOD, server.status(404), "check the name"),
     "busy": (METHOD, server.status(429), "too many requests"),
     "broken": (METHOD, server.status(500), "try later"),
-    "key in the answer": (METHOD, server.status(400, f"not {server.KEY}"), "refused"),
+    "refused": (METHOD, server.status(400, "out of reach"), "refused (out of reach"),
     "dropped": (METHOD, server.drop, "check the network"),
     "cut every time": (STORED, server.cut(100), "check the network"),
     "no storage": (STORED, server.content(code=403), "storage refuses it (403)"),
@@ -92,22 +92,13 @@ def test_a_zip_that_is_not_the_data_is_not_believed_by_the_next_call(kaggle, fol
 
 
 def test_silence_has_an_end_and_a_proxy_that_is_not_there_is_said_so(kaggle, monkeypatch):
-    monkeypatch.setenv("DIGITKAGGLE_KAGGLE_TIMEOUT", "0.3")
+    monkeypatch.setattr(Kaggle, "time_limit", 0.3)
     kaggle.fail("DownloadDataFiles", *[lambda handler: time.sleep(1)] * 5)
     with refused(KaggleError, "within 0.3 s"):
         download()
     kaggle.close()
     with refused(KaggleError, "http_proxy"):
         download()
-
-
-@pytest.mark.parametrize("value", ["soon", "0", "nan", "inf"])
-def test_seconds_that_are_none_are_refused(kaggle, monkeypatch, value):
-    for name in ("DIGITKAGGLE_KAGGLE_PAUSE", "DIGITKAGGLE_KAGGLE_TIMEOUT"):
-        monkeypatch.setenv(name, value)
-        kaggle.fail("DownloadDataFiles", server.drop)
-        with refused(InputError, name):
-            download()
 
 
 def test_a_full_disk_is_said_so_and_leaves_nothing_half_written(kaggle, folder, files):

@@ -10,8 +10,7 @@ from digitkaggle.competition.client import KaggleError
 from digitkaggle.competition.kernel import push
 from digitkaggle.competition.record import read_record
 from digitkaggle.core.basics import InputError
-from tests.competition.conftest import BUNDLE, refused
-from tests.competition.server import KEY
+from tests.competition.conftest import refused
 
 METADATA = "kernel/kernel-metadata.json"
 SLUG = "anna/digitkaggle-digit-recognizer"
@@ -51,12 +50,10 @@ REFUSED = [
     (METADATA, '{"title": "Another title"}', "another-title"),
     (METADATA, '{"id": "digitkaggle-digit-recognizer"}', "has no owner"),
     (METADATA, '{"competition_sources": []}', "competition_sources"),
-    (METADATA, "[]", "no JSON object"),
-    (BUNDLER, BUNDLE.replace("epoch 1", KEY), "main.py contains your Kaggle credentials"),
+    (METADATA, "{", METADATA),
     (BUNDLER, REFUSES, "no, thanks"),
     (BUNDLER, None, BUNDLER),
-    ("runs/kaggle.json", "[]", "kaggle.json"),
-    ("runs/kaggle.json", '{"pushes": 7}', "kaggle.json"),
+    ("runs/kaggle.json", '{"pushes": [', "kaggle.json"),
 ]
 
 

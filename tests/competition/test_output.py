@@ -8,8 +8,7 @@ import pytest
 
 from digitkaggle.competition.client import KaggleError
 from digitkaggle.competition.download import download
-from digitkaggle.competition.kernel import push
-from digitkaggle.competition.output import output, status
+from digitkaggle.competition.kernel import output, push, status
 from digitkaggle.core.basics import InputError
 from tests.competition import server
 from tests.competition.conftest import SUBMISSION, refused
