@@ -1,7 +1,6 @@
 """Kaggle's own client, with what it lacks: time limits, second tries, errors that say what to do.
 
-kagglesdk, the lower half of the package kaggle, does the transport. Importing it does nothing; to
-`import kaggle` prints pages without credentials and may hang with them."""
+To `import kaggle` may print pages, or hang: kagglesdk, its lower half, does the transport."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.basics import InputError, logger, progress
-from ..core.data import COMPETITION, KAGGLE_TEST_IMAGES
+from ..core.data import KAGGLE_TEST_IMAGES
 from ..core.results import METRICS, SUBMISSION, write_file
 from ..runs.files import read_json, write_json
 from ..runs.folder import RUNS
@@ -75,10 +75,7 @@ def server_notebook(path: Path) -> str:
 
 
 def checked_metadata(kind: str) -> dict[str, Any]:
-    """What kernel/kernel-metadata.json says for a kind of kernel; it is made if missing.
-
-    InputError for what Kaggle would take without a word.
-    """
+    """What kernel-metadata.json says, made if missing; InputError for what Kaggle lets pass."""
     from slugify import slugify  # kaggle brings it; Kaggle makes addresses by the same rule
 
     usual = read_json(USUAL_METADATA) | {"kernel_type": kind}
@@ -97,30 +94,37 @@ def checked_metadata(kind: str) -> dict[str, Any]:
     address = slugify(str(metadata["title"]))
     if address != slug:
         faults.append(f"the title makes the address {address!r}, but id says {slug!r}")
-    if COMPETITION not in str(metadata["competition_sources"]):
-        faults.append(f"competition_sources lacks {COMPETITION}, the run's data")
     if faults:
         raise InputError(f"{METADATA}: {'; '.join(faults)}")
     return metadata
 
 
-def status(wait: bool = False) -> None:
-    """Print the state of the run that was pushed last; KaggleError if it failed."""
+def status(wait: bool = False) -> str:
+    """Print the state of the last push's run, now or at its end; KaggleError if it failed."""
     pushed, kaggle = last_push(), Kaggle()
-    state, reason = run_state(kaggle, pushed, wait)
+    while True:
+        answer = kaggle.ask("get_kernel_session_status", **pushed["kernel"])
+        state, age = answer.status.name, datetime.now(UTC) - datetime.fromisoformat(pushed["time"])
+        if state in RUNNING and not wait:
+            break
+        # Soon after the push an end may be that of the version before.
+        if state not in RUNNING and age.total_seconds() > STALE * kaggle.pause:
+            break
+        time.sleep(kaggle.pause)
     print(f"{pushed['id']} version {pushed['version']}: {state.lower()}")
     if state in ("ERROR", "CANCEL_ACKNOWLEDGED"):
         _, log = list_output(kaggle, pushed["kernel"])
         print(*log.splitlines()[-LOG_LINES:], sep="\n", file=sys.stderr)
+        reason = one_line(answer.failure_message or "no reason given")
         raise KaggleError(f"the run ended in {state} ({reason}): see {pushed['url']}")
+    return state
 
 
 def output() -> Path:
-    """Get what the run that was pushed last made into `runs/kaggle-VERSION/`; print the folder."""
+    """Get what the last push's run made into `runs/kaggle-VERSION/`; print the folder."""
+    if status() in RUNNING:
+        raise KaggleError("the run is still running: make status says when it is done")
     pushed, kaggle = last_push(), Kaggle()
-    state, _ = run_state(kaggle, pushed)
-    if state in RUNNING:
-        raise KaggleError(f"the run is still {state.lower()}: make status says when it is done")
     listed, log = list_output(kaggle, pushed["kernel"])
     files = {"kaggle.log": log.encode()}
     for file in progress(listed, desc="output"):
@@ -145,19 +149,6 @@ def last_push() -> dict[str, Any]:
         raise InputError("nothing was pushed from here yet: make push")
     owner, slug = pushes[-1]["id"].split("/")
     return pushes[-1] | {"kernel": {"user_name": owner, "kernel_slug": slug}}
-
-
-def run_state(kaggle: Kaggle, pushed: dict[str, Any], wait: bool = False) -> tuple[str, str]:
-    """A run's state now, or at its end, and the reason if it failed."""
-    while True:
-        answer = kaggle.ask("get_kernel_session_status", **pushed["kernel"])
-        age = datetime.now(UTC) - datetime.fromisoformat(pushed["time"])
-        state = answer.status.name
-        # Soon after the push an end may be that of the version before.
-        early = state not in RUNNING and age.total_seconds() < STALE * kaggle.pause
-        if not early and not (wait and state in RUNNING):
-            return state, one_line(answer.failure_message or "no reason given")
-        time.sleep(kaggle.pause)
 
 
 def list_output(kaggle: Kaggle, kernel: dict[str, str]) -> tuple[list[Any], str]:

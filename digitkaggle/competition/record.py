@@ -13,7 +13,8 @@ RECORD = RUNS / "kaggle.json"
 
 def read_record() -> dict[str, list[dict[str, Any]]]:
     """All entries, by kind."""
-    return read_json(RECORD) if RECORD.exists() else {"pushes": [], "submissions": []}
+    recorded = read_json(RECORD) if RECORD.exists() else {}
+    return {"pushes": [], "submissions": []} | recorded
 
 
 def write_record(kind: str = "pushes", *entries: dict[str, Any]) -> None:

@@ -49,7 +49,6 @@ REFUSED = [
     (METADATA, '{"enable_gpu": "true"}', "enable_gpu"),
     (METADATA, '{"title": "Another title"}', "another-title"),
     (METADATA, '{"id": "digitkaggle-digit-recognizer"}', "has no owner"),
-    (METADATA, '{"competition_sources": []}', "competition_sources"),
     (METADATA, "{", METADATA),
     (BUNDLER, REFUSES, "no, thanks"),
     (BUNDLER, None, BUNDLER),

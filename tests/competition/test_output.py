@@ -51,7 +51,7 @@ def test_output_puts_the_checked_files_alone_into_a_folder_of_the_version(
     pushed.output["result.png"] = b"x"
     pushed.metrics = {"warnings": ["two members were left out"]}
     assert output() == Path("runs/kaggle-1")
-    assert capsys.readouterr().out == "runs/kaggle-1\n"
+    assert capsys.readouterr().out == f"{RUN} 1: complete\nruns/kaggle-1\n"
     assert caplog.messages == ["two members were left out"]
     there = contents(stale)
     assert set(there) == {"result.png", "kaggle.log", "metrics.json", "submission.csv"}
@@ -75,6 +75,7 @@ LISTED, STATE = "ListKernelSessionOutput", "GetKernelSessionStatus"
 STORED = "GET /output/0"
 OUTPUT_FAULTS = {
     "running": (lambda k: setattr(k, "states", ["RUNNING"]), "still running"),
+    "failed": (lambda k: setattr(k, "states", ["ERROR"]), "ended in ERROR"),
     "no submission": (lambda k: k.output.pop("submission.csv"), "submission.csv"),
     "short": (lambda k: k.output.update({"submission.csv": b"ImageId,Label\n1,2\n"}), "1 rows"),
     "no metrics": (lambda k: k.output.pop("metrics.json"), "metrics.json"),
