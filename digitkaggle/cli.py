@@ -17,8 +17,7 @@ import torch
 
 from .competition.client import KaggleError
 from .competition.download import download
-from .competition.kernel import push
-from .competition.output import output, status
+from .competition.kernel import output, push, status
 from .competition.submit import submit
 from .core.basics import VERSION, Digits, InputError, logger, show_log
 from .core.main import OneLineParser, add_run_flags, settings_from_flags

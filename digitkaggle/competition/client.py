@@ -1,13 +1,10 @@
 """Kaggle's own client, with what it lacks: time limits, second tries, errors that say what to do.
 
-kagglesdk, the lower half of the package kaggle, does the transport. Importing it does nothing; to
-`import kaggle` prints pages without credentials and may hang with them."""
+To `import kaggle` may print pages, or hang: kagglesdk, its lower half, does the transport."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import math
 import os
 import time
 from collections.abc import Callable
@@ -18,7 +15,7 @@ from typing import Any
 import requests
 from requests import JSONDecodeError, RequestException
 
-from ..core.basics import InputError, logger
+from ..core.basics import InputError
 from ..core.data import COMPETITION
 from ..runs.files import read_json
 
@@ -26,12 +23,10 @@ RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
 NEW_TOKEN = "make an API token at https://www.kaggle.com/settings"
 TRIES = 5
 NONSENSE = (ValueError, TypeError, KeyError, AttributeError)  # what kagglesdk raises on any
-LONGEST_WAIT = 300  # seconds that a Retry-After may ask for
 ADVICE = {
     401: f"the credentials are not accepted: {NEW_TOKEN}",
     403: f"forbidden: accept the rules at {RULES}, and check that the credentials are yours",
     404: "Kaggle does not know it: check the name, or push first",
-    409: "Kaggle is at it already: wait a minute and try again",
     429: "too many requests: wait some minutes and try again",
 }
 
@@ -40,39 +35,26 @@ class KaggleError(Exception):
     """Kaggle or the network refused or failed; printed as InputError is, with exit code 3."""
 
 
-def positive_seconds(variable: str, default: float) -> float:
-    """The number of seconds in an environment variable."""
-    text = os.environ.get(variable) or str(default)
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise InputError(f"{variable} is a number of seconds above 0, not {text!r}")
-
-
-# How long Kaggle may be silent; what is waited before a second try, and between looks at a state.
-time_limit = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_TIMEOUT", 60)
-first_pause = partial(positive_seconds, "DIGITKAGGLE_KAGGLE_PAUSE", 2)
-
-
 def kaggle_account() -> dict[str, str]:
     """`username` and `key` of kaggle.json, which KAGGLE_USERNAME and KAGGLE_KEY override."""
     given = {name: os.environ.get(f"KAGGLE_{name.upper()}", "") for name in ("username", "key")}
-    usual = Path.home() / ".kaggle"
-    if not os.path.isdir(usual):
-        usual = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config")) / "kaggle"
+    usual = Path("~/.kaggle").expanduser()
+    if not usual.is_dir():
+        usual = Path("~/.config/kaggle").expanduser()
     path = Path(os.environ.get("KAGGLE_CONFIG_DIR", usual)) / "kaggle.json"
-    if all(given.values()) or not os.path.isfile(path):  # unlike Path's, false without permission
+    if all(given.values()) or not path.is_file():
         return given
     found = read_json(path)
     if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in given):
         raise InputError(f"{path} has no username and key: {NEW_TOKEN}")
-    if os.name == "posix" and path.stat().st_mode & 0o044:
-        logger.warning("others on this machine can read %s: chmod 600 %s", path, path)
     return {name: given[name] or found[name] for name in given}
 
 
 class Kaggle:
     """A connection to Kaggle; its calls end in time, in an answer or a KaggleError."""
+
+    time_limit = 60  # seconds that Kaggle may be silent
+    pause = 2  # seconds before a second try, and between looks at a state
 
     def __init__(self) -> None:
         """Sign in by a token, a key, or what a sign-in by browser left: Kaggle's own order."""
@@ -80,23 +62,19 @@ class Kaggle:
         from kagglesdk.kaggle_creds import KaggleCredentials
         from kagglesdk.kaggle_env import get_access_token_from_env
 
-        try:
-            token, self.origin = get_access_token_from_env()
-        except (OSError, ValueError):  # it looks for a file of the token's name, however long
-            token, self.origin = os.environ.get("KAGGLE_API_TOKEN"), "KAGGLE_API_TOKEN"
+        token, self.origin = get_access_token_from_env()
         name, key = ("", "") if token else kaggle_account().values()
         client = KaggleClient(username=name, password=key, api_token=token)
         self.apis = client.competitions.competition_api_client, client.kernels.kernels_api_client
-        self.secret = token or (name and key)
         http = client.http_client()
         http.__enter__()  # makes the session
-        http._session.send = partial(http._session.send, timeout=time_limit())
-        if not self.secret:
+        http._session.send = partial(http._session.send, timeout=self.time_limit)
+        if not token and not (name and key):
             saved = KaggleCredentials.load(client=client)
-            self.secret = saved and self.call("sign in", saved.get_access_token)
-            if not self.secret:
+            token = saved and self.call("sign in", saved.get_access_token)
+            if not token:
                 raise InputError(f"no Kaggle credentials: {NEW_TOKEN}, for ~/.kaggle/kaggle.json")
-            http._session.auth = http.BearerAuth(self.secret)
+            http._session.auth = http.BearerAuth(token)
 
     def ask(self, method: str, **fields: Any) -> Any:
         """The answer to a method of the client, whose request has these fields."""
@@ -116,38 +94,34 @@ class Kaggle:
             try:
                 return action()
             except (RequestException, *NONSENSE) as error:
-                fault, wait = self.explain(error)
-                if wait > LONGEST_WAIT or number == TRIES - 1:
+                fault, may_pass = self.explain(error)
+                if not may_pass or number == TRIES - 1:
                     raise KaggleError(f"{what}: {fault}") from error
-                time.sleep(max(wait, first_pause() * 2**number))
+                time.sleep(self.pause * 2**number)
 
-    def explain(self, error: Exception) -> tuple[str, float]:
-        """What went wrong, with advice, and the seconds to wait before another try."""
+    def explain(self, error: Exception) -> tuple[str, bool]:
+        """What went wrong, with advice, and whether another try may help."""
         if isinstance(error, JSONDecodeError) or not isinstance(error, RequestException):
-            return "Kaggle's answer makes no sense: try later", 0
+            return "Kaggle's answer makes no sense: try later", True
         response = error.response
         if response is None:
-            why = f"{type(error).__name__}, within {time_limit():g} s"
-            return f"no answer ({why}): check the network, and http_proxy if it is set", 0
+            why = f"{type(error).__name__}, within {self.time_limit} s"
+            return f"no answer ({why}): check the network, and http_proxy if it is set", True
         response.close()  # a streamed one would stay open
         status = response.status_code
         if response.request.method != "POST":  # not the API: a signed address, which may expire
-            return f"the storage refuses it ({status}): try later", 0
-        asked = response.headers.get("Retry-After", "")
-        wait = int(asked) if asked.isdecimal() else 0
+            return f"the storage refuses it ({status}): try later", True
         advice = ADVICE.get(status, "Kaggle has a fault: try later" if status >= 500 else "refused")
-        said = one_line(str(error).replace(self.secret or "\n", "…"))
-        fault = f"{advice} ({said}; credentials: {self.origin or 'kaggle.json, KAGGLE_KEY'})"
-        return fault, wait if status == 429 or status >= 500 else math.inf
+        origin = self.origin or "kaggle.json, KAGGLE_KEY"
+        fault = f"{advice} ({one_line(error)}; credentials: {origin})"
+        return fault, status == 429 or status >= 500
 
 
-def fetch(url: str, start: int = 0) -> requests.Response:
-    """A streamed answer to GET from byte `start`, without our credentials; for use in `call`."""
-    headers = {"Range": f"bytes={start}-"} if start else {}
-    response = requests.get(url, headers=headers, stream=True, timeout=time_limit())
-    if response.status_code != 416:  # nothing is left to fetch
-        response.raise_for_status()
-    return response
+def fetch(url: str) -> bytes:
+    """What a signed address holds, fetched without our credentials; for use in `call`."""
+    response = requests.get(url, timeout=Kaggle.time_limit)
+    response.raise_for_status()
+    return response.content
 
 
 def one_line(text: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from ..core.data import COMPETITION, KAGGLE_TEST_IMAGES
 from ..core.results import METRICS, SUBMISSION
 from ..runs.files import read_json
 from ..runs.folder import RUNS, newest_run
-from .client import Kaggle, KaggleError, first_pause, one_line, time_limit
+from .client import Kaggle, KaggleError, one_line
 from .record import read_record, write_record
 
 LONGEST_SCORING = 300  # pauses
@@ -27,40 +26,29 @@ def submit(file: Path | None = None, message: str = "", force: bool = False) -> 
     metrics = read_json(path.parent / METRICS) if (path.parent / METRICS).is_file() else {}
     if "test" in metrics:
         raise InputError(f"{path} is of a run on the sample, not on the competition's data")
-    text = read_submission(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is no submission that can be read ({error})") from error
     check_submission(text, KAGGLE_TEST_IMAGES, str(path))
     if len({row[-1] for row in text.splitlines()[1:]}) == 1:
         raise InputError(f"{path} says the same for every image, as the sample submission does")
-    about = f"digitkaggle, {path.name}"
-    with contextlib.suppress(KeyError, TypeError, ValueError):
-        accuracy, sources = metrics["validation"]["accuracy"], metrics["source_digest"][:12]
-        about = f"{metrics['settings']['preset']}, validation {accuracy:.4%}, sources {sources}"
     digest = hashlib.sha256(text.encode()).hexdigest()
-    for sent in [] if force else read_record()["submissions"]:
-        if sent["sha256"] == digest:
-            number = f"submission {sent['ref']}, score {sent['score'] or 'not known yet'}"
-            raise InputError(f"{path} was sent before ({number}): --force sends it again")
+    for sent in read_record()["submissions"]:
+        if sent["sha256"] == digest and not force:
+            raise InputError(f"{path} was sent before, as {sent['ref']}: --force sends it again")
+    if found := metrics.get("validation"):
+        preset, sources = metrics["settings"]["preset"], metrics["source_digest"][:12]
+        message = message or f"{preset}, validation {found['accuracy']:.4%}, sources {sources}"
+    description = f"{message or path.name} [{digest[:8]}]"
     kaggle = Kaggle()
-    description = f"{message or about} [{digest[:8]}]"
     known = [entry.ref for entry in submissions(kaggle)]
     write_record()
     logger.info("sending %s: %s", path, description)
-    token = kaggle.call("upload the submission", lambda: upload(kaggle, path, text.encode()))
-    ref = kaggle.call("submit", lambda: create(kaggle, token, description, known))
+    ref = kaggle.call("submit", lambda: send(kaggle, path, text, description, known))
     entry = {"ref": ref, "file": str(path), "sha256": digest, "message": description}
-    write_record("submissions", **entry, score="")
-    score = wait_for_score(kaggle, ref)
-    if score:
-        write_record("submissions", **entry, score=score)
-        print(f"score {score}")
-
-
-def read_submission(path: Path) -> str:
-    """The text of a submission."""
-    try:
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no submission that can be read ({error})") from error
+    write_record("submissions", entry)
+    wait_for_score(kaggle, ref)
 
 
 def check_submission(text: str, images: int, name: str) -> None:
@@ -80,36 +68,32 @@ def submissions(kaggle: Kaggle) -> list[Any]:
     return kaggle.ask("list_submissions", competition_name=COMPETITION).submissions or []
 
 
-def upload(kaggle: Kaggle, path: Path, content: bytes) -> str:
-    """Store the file at Kaggle, which answers with its token; no submission yet."""
-    fields = {"file_name": path.name, "content_length": len(content)}
-    fields["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
-    start = kaggle.send("start_submission_upload", competition_name=COMPETITION, **fields)
-    requests.put(start.create_url, data=content, timeout=time_limit()).raise_for_status()
-    return start.token
-
-
-def create(kaggle: Kaggle, token: str, description: str, known: list[int]) -> int:
-    """Make the uploaded file a submission, unless a try whose answer was lost did; its number."""
+def send(kaggle: Kaggle, path: Path, text: str, description: str, known: list[int]) -> int:
+    """Make a file a submission, unless a try whose answer was lost did; the submission's number."""
     for entry in submissions(kaggle):
         if entry.ref not in known and entry.description == description:
             return entry.ref
-    fields = {"blob_file_tokens": token, "submission_description": description}
-    answer = kaggle.send("create_submission", competition_name=COMPETITION, **fields)
+    to, content = {"competition_name": COMPETITION}, text.encode()
+    about = {"file_name": path.name, "content_length": len(content)}
+    about["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
+    start = kaggle.send("start_submission_upload", **to, **about)
+    requests.put(start.create_url, data=content, timeout=kaggle.time_limit).raise_for_status()
+    fields = {"blob_file_tokens": start.token, "submission_description": description}
+    answer = kaggle.send("create_submission", **to, **fields)
     if not answer.ref:
         raise KaggleError(f"submit: Kaggle did not take it: {one_line(answer.message)}")
     return answer.ref
 
 
-def wait_for_score(kaggle: Kaggle, ref: int) -> str:
-    """The public score; empty if Kaggle takes too long."""
+def wait_for_score(kaggle: Kaggle, ref: int) -> None:
+    """Print the public score, unless Kaggle takes too long."""
     for _ in range(LONGEST_SCORING):
-        for entry in submissions(kaggle):
-            if entry.ref == ref and entry.status.name == "COMPLETE":
-                return entry.public_score or "unknown"
-            if entry.ref == ref and entry.status.name == "ERROR":
-                reason = one_line(entry.error_description or "no reason given")
-                raise KaggleError(f"Kaggle rejected submission {ref}: {reason}")
-        time.sleep(first_pause())
+        entry = next((entry for entry in submissions(kaggle) if entry.ref == ref), None)
+        state = entry.status.name if entry else "PENDING"
+        if state == "COMPLETE":
+            print(f"score {entry.public_score or 'unknown'}")
+            return
+        if state == "ERROR":
+            raise KaggleError(f"Kaggle rejected it: {one_line(entry.error_description)}")
+        time.sleep(kaggle.pause)
     logger.warning("submission %d has no score yet: see the competition's page", ref)
-    return ""

@@ -11,12 +11,10 @@ import numpy as np
 from ..core.basics import InputError
 from ..core.results import write_file
 from ..runs.results import Results, merged_by_row, read_results
-from .figures import NARROW, STYLE, finish_curves, new_figure, png_bytes
-from .page import in_words
+from .figures import STYLE, WIDE, new_axes, rendered, show_errors
 
-# Told apart on screen and in print, and by whoever does not see red from green (Okabe and Ito).
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 CHANCE = 0.05
+ACCURACY = "accuracy (standard error)"
 
 
 def mcnemar(right: np.ndarray, right_too: np.ndarray) -> tuple[int, int, float]:
@@ -35,15 +33,12 @@ def mcnemar(right: np.ndarray, right_too: np.ndarray) -> tuple[int, int, float]:
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> str:
-    """Compare the runs in these folders with the first of them, and draw all their curves to `out`.
+    """Compare runs with the first of them, in words, and draw all their curves to `out`.
 
-    Returns:
-        What there is to say, as text for the terminal.
-
-    Raises:
-        InputError: fewer than two folders, one that holds no finished run, or an unwritable `out`.
+    InputError: fewer than two folders, one that holds no finished run, or an unwritable `out`.
     """
-    from matplotlib import rc_context
+    import pandas as pd
+    from matplotlib import style
 
     if len(folders) < 2:
         raise InputError("one run alone cannot be compared: name two or more")
@@ -51,46 +46,30 @@ def compare_runs(folders: Sequence[Path], out: Path) -> str:
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
-    with rc_context(STYLE):
-        write_file(out, png_bytes(comparison_figure(runs, names)))
-    results, details = [run_results(run) for run in runs], [run_details(run) for run in runs]
-    rows = [[name, *(result[name] for result in results)] for name in results[0]]
-    for name in dict.fromkeys(name for detail in details for name in detail):
-        values = [detail.get(name, "-") for detail in details]
-        if len(set(values)) > 1:
-            rows.append([name, *values])
+    with style.context(["tableau-colorblind10", STYLE]):
+        write_file(out, rendered(comparison_figure(runs, names), "png"))
+    table = pd.DataFrame([described(run) for run in runs], index=names).T.fillna("-")
+    differing = table[(table.index == ACCURACY) | (table.nunique(axis=1) > 1)]
     others = zip(runs[1:], names[1:], strict=True)
     verdicts = [verdict(runs[0], run, names[0], name) for run, name in others]
-    return "\n".join([*aligned([["", *names], *rows]), "", *verdicts, "", f"curves in {out}"])
+    return "\n".join([differing.to_string(), "", *verdicts, "", f"curves in {out}"])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def run_results(run: Results) -> dict[str, str]:
-    """How a run did, to stand in a column."""
-    found, metrics = run.metrics.get("validation"), run.metrics
-    return {
-        "accuracy": f"{found['accuracy']:.2%}" if found else "none",
-        "standard error": f"{found['standard_error']:.2%}" if found else "",
-        "images": f"{found['images']:,}" if found else "",
-        "epoch": in_words(run.best_epochs),
-        "seconds": f"{metrics['seconds']['total']:.0f}",
-        "device": str(metrics["device"].get("name")),
+def described(run: Results) -> dict[str, str]:
+    """How a run did and what it was made from, to stand in a column."""
+    metrics, accuracy = run.metrics, "none"
+    if found := metrics.get("validation"):
+        shares = f"{found['accuracy']:.2%} ({found['standard_error']:.2%})"
+        accuracy = f"{shares} of {found['images']:,}"
+    values = {
+        ACCURACY: accuracy,
+        "epoch": metrics["best_epoch"],
+        "seconds": round(metrics["seconds"]["total"]),
+        "device": metrics["device"].get("name"),
+        "data": str(metrics["data"].get("digest"))[:8],
+        "sources": str(metrics.get("source_digest"))[:8],
     }
-
-
-def run_details(run: Results) -> dict[str, str]:
-    """What a run was made from; the same in all runs, it need not be shown."""
-    data, sources = run.metrics["data"].get("digest"), run.metrics.get("source_digest")
-    settings = {name: in_words(value) for name, value in run.metrics["settings"].items()}
-    return {"data": str(data)[:8], "sources": str(sources)[:8]} | settings
+    return {name: str(value) for name, value in (values | metrics["settings"]).items()}
 
 
 def verdict(first: Results, second: Results, first_name: str, second_name: str) -> str:
@@ -114,19 +93,15 @@ def verdict(first: Results, second: Results, first_name: str, second_name: str) 
 
 def comparison_figure(runs: Sequence[Results], names: Sequence[str]) -> Any:
     """Validation of all runs over their epochs."""
-    figure = new_figure(2 * NARROW, 4)
-    panels = figure.subplots(1, 2)
-    for axes, quantity in zip(panels, ("loss", "accuracy"), strict=True):
-        for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-            colour = COLOURS[number % len(COLOURS)]
-            for member, rows in run.history.groupby("member"):
-                values = rows[f"val_{quantity}"]
-                values = values if quantity == "loss" else (1 - values).clip(lower=2e-4)
-                label = name if member == run.history["member"].min() else None
-                axes.plot(rows["epoch"], values, color=colour, label=label)
-            finish_curves(axes, run, quantity, colour)
-        axes.set(xlabel="epoch")
-    panels[0].set_title("loss on held-out images")
-    panels[1].set_title("share of them named wrong")
-    panels[0].legend()
-    return figure
+    losses, errors = new_axes(WIDE, 4, columns=2)
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
+        for member, rows in run.history.groupby("member"):
+            label = name if member == run.history["member"].min() else None
+            losses.plot(rows["epoch"], rows["val_loss"], f"C{number}", label=label)
+            wrong = (1 - rows["val_accuracy"]).clip(lower=2e-4)
+            errors.plot(rows["epoch"], wrong, f"C{number}")
+    losses.set(title="loss on held-out images", xlabel="epoch")
+    errors.set(title="share of them named wrong", xlabel="epoch")
+    show_errors(errors)
+    losses.legend()
+    return losses.figure

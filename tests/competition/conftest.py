@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from digitkaggle.competition.client import Kaggle
 from digitkaggle.competition.kernel import push
 from digitkaggle.core.basics import logger
 from tests.competition.server import KEY, KaggleServer, zip_of
@@ -26,7 +27,7 @@ import json
 from pathlib import Path
 script = 'SOURCE_DIGEST = "' + "d" * 64 + '"\\nprint("epoch 1")\\n'
 Path("kernel/main.py").write_text(script)
-cell = {"cell_type": "code", "source": script.splitlines(keepends=True), "outputs": [1]}
+cell = {"cell_type": "code", "source": script.splitlines(keepends=True)}
 Path("kernel/main.ipynb").write_text(json.dumps({"cells": [cell]}))
 """
 
@@ -61,11 +62,11 @@ def kaggle(folder, files, monkeypatch):
         **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         "KAGGLE_USERNAME": "anna",
         "KAGGLE_KEY": KEY,
-        "DIGITKAGGLE_KAGGLE_PAUSE": "0.02",
-        "DIGITKAGGLE_KAGGLE_TIMEOUT": "5",
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Kaggle, "pause", 0.02)
+    monkeypatch.setattr(Kaggle, "time_limit", 5)
     yield kaggle
     kaggle.close()
 

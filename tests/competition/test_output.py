@@ -8,8 +8,7 @@ import pytest
 
 from digitkaggle.competition.client import KaggleError
 from digitkaggle.competition.download import download
-from digitkaggle.competition.kernel import push
-from digitkaggle.competition.output import output, status
+from digitkaggle.competition.kernel import output, push, status
 from digitkaggle.core.basics import InputError
 from tests.competition import server
 from tests.competition.conftest import SUBMISSION, refused
@@ -49,19 +48,19 @@ def test_output_puts_the_checked_files_alone_into_a_folder_of_the_version(
     stale.mkdir()
     for name in ("submission.csv", "old.txt"):
         (stale / name).write_text("stale")
-    pushed.output["figures/curves.png"] = b"x"
+    pushed.output["result.png"] = b"x"
     pushed.metrics = {"warnings": ["two members were left out"]}
     assert output() == Path("runs/kaggle-1")
-    assert capsys.readouterr().out == "runs/kaggle-1\n"
+    assert capsys.readouterr().out == f"{RUN} 1: complete\nruns/kaggle-1\n"
     assert caplog.messages == ["two members were left out"]
     there = contents(stale)
-    assert set(there) == {"figures/curves.png", "kaggle.log", "metrics.json", "submission.csv"}
+    assert set(there) == {"result.png", "kaggle.log", "metrics.json", "submission.csv"}
     assert there["submission.csv"] == SUBMISSION.encode()
     assert there["kaggle.log"] == b"epoch 1\n"
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:\\evil.txt"]
+    "name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:evil.txt", ".."]
 )
 def test_nothing_is_written_outside_the_folder_whatever_its_name(pushed, repository, caplog, name):
     pushed.output[name] = b"x"
@@ -76,6 +75,7 @@ LISTED, STATE = "ListKernelSessionOutput", "GetKernelSessionStatus"
 STORED = "GET /output/0"
 OUTPUT_FAULTS = {
     "running": (lambda k: setattr(k, "states", ["RUNNING"]), "still running"),
+    "failed": (lambda k: setattr(k, "states", ["ERROR"]), "ended in ERROR"),
     "no submission": (lambda k: k.output.pop("submission.csv"), "submission.csv"),
     "short": (lambda k: k.output.update({"submission.csv": b"ImageId,Label\n1,2\n"}), "1 rows"),
     "no metrics": (lambda k: k.output.pop("metrics.json"), "metrics.json"),

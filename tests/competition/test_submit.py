@@ -25,15 +25,15 @@ def test_submit_sends_the_newest_run_and_prints_the_score(kaggle, run, capsys):
     for part in ("balanced", "99.6250%", "abcdef012345"):
         assert part in kaggle.submissions[0]["description"]
     sent = read_record()["submissions"]
-    assert [(entry["ref"], entry["score"]) for entry in sent] == [(1000, "0.99400")]
-    assert (sent[0]["file"], sent[0]["sha256"]) == ("runs/balanced/submission.csv", DIGEST)
+    assert [(entry["ref"], entry["sha256"]) for entry in sent] == [(1000, DIGEST)]
+    assert sent[0]["file"] == "runs/balanced/submission.csv"
 
 
 def test_a_file_of_ones_own_is_sent_with_a_message_and_not_again_unless_forced(kaggle, folder):
     (folder / "mine.csv").write_text(SUBMISSION)
     submit(Path("mine.csv"), message="my idea")
     assert kaggle.submissions[0]["description"].startswith("my idea")
-    with refused(InputError, "submission 1000, score 0.99400"):
+    with refused(InputError, "sent before, as 1000"):
         submit(Path("mine.csv"))
     assert len(kaggle.submissions) == 1
     submit(Path("mine.csv"), force=True)
