@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from digitkaggle.core.basics import InputError
 from digitkaggle.core.settings import make_settings
@@ -65,16 +64,6 @@ def test_a_folder_that_is_at_work_is_refused_or_passed_over(tmp_path):
             claimed_folder(OTHER, tmp_path, first, fresh=True),
         ):
             pass
-
-
-def test_workers_of_a_run_that_was_killed_keep_its_folder_locked(tmp_path):
-    (tmp_path / "checkpoint").mkdir()
-    with (
-        FileLock(tmp_path / "checkpoint/job-1.lock"),
-        pytest.raises(InputError, match="at work"),
-        claimed_folder(ONE, tmp_path, tmp_path, fresh=False),
-    ):
-        pass
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path, few_digits, quick_settings):
