@@ -93,8 +93,7 @@ def explained(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]
         return 1, "error: a worker died; what is done is saved: give the same command again"
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     if isinstance(error, MemoryError) or any(part in said for part in NO_MEMORY):
-        advice = "lower --piece-size or --batch-size, --jobs, or --widths"
-        return 2, f"error: out of memory: {advice}"
+        return 2, "error: out of memory: lower --piece-size or --batch-size, --jobs or --widths"
     return 0, ""
 
 
@@ -136,8 +135,8 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     run.add_argument("--cluster", default="", metavar="ADDRESS", help="a Dask scheduler")
     search.add_argument("--trials", type=int, required=True, metavar="N", help="in the study")
     search.add_argument("--folds", type=int, default=3, metavar="N", help="of the validation")
-    search.add_argument("--study", type=Path, default=STUDY_FILE, metavar="FILE", help="goes on")
-    search.set_defaults(out=TUNED_FILE)
+    search.add_argument("--study", type=Path, metavar="FILE", help="where the trials are kept")
+    search.set_defaults(study=STUDY_FILE, out=TUNED_FILE)
 
     predict = command(predict_command, "predict")
     predict.add_argument("paths", nargs="*", type=Path, metavar="RUN, IMAGE", help=RUN_HELP)
@@ -151,8 +150,8 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     beside = "runs side by side: accuracies, settings, and whether they differ by more than chance"
     compare = command(lambda flags: print(compare_runs(flags.runs, flags.out)), "compare", beside)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
-    picture = {"default": RUNS / "compare.png", "help": "the picture of all curves"}
-    compare.add_argument("--out", type=Path, metavar="FILE", **picture)
+    compare.add_argument("--out", type=Path, metavar="FILE", help="the picture of all curves")
+    compare.set_defaults(out=RUNS / "compare.png")
     demo = command(demo_command, "demo")
     demo.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on")
     demo.add_argument("--port", type=int, default=7860, metavar="N", help="0: any that is free")
@@ -167,9 +166,7 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     send.add_argument("--kind", choices=("script", "notebook"), default="script")
     send.add_argument("--wait", action="store_true", help="follow the run to its end")
     command(lambda flags: status(), "status", "how the run on Kaggle stands; if it failed, why")
-    command(
-        lambda flags: report_run(output()), "output", "of that run, into runs/, checked; its report"
-    )
+    command(lambda flags: report_run(output()), "output", "what that run made, and its report")
     sent = "a submission, checked, to the competition; its score"
     enter = command(lambda flags: submit(flags.file, flags.message, flags.force), "submit", sent)
     enter.add_argument("file", nargs="?", type=Path, help="default: the newest run's")

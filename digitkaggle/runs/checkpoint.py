@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..core.basics import InputError, logger
+from ..core.basics import logger
 from ..core.optimizers import Muon
 from ..core.results import write_file
 from ..core.run import Epochs, Member
@@ -28,10 +28,7 @@ def resumed(folder: Path, number: int, training: Training, epochs: Epochs) -> Ep
     """A watch: go on where the folder's checkpoint stops, and save after every epoch."""
     path = checkpoint_file(folder, "training", number)
     if state := load_state(path):
-        try:
-            restore(training, state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} does not fit ({error}): start anew with --fresh") from error
+        restore(training, state)
         logger.info("Going on after epoch %d, from the checkpoint in %s.", training.epoch, folder)
     for row in epochs:
         write_file(path, lambda file: torch.save(training_state(training), file))
@@ -52,7 +49,7 @@ def training_state(training: Training) -> dict[str, Any]:
 
 
 def restore(training: Training, state: dict[str, Any]) -> None:
-    """Take up a training where `state` left it; one that does not fit raises whatever it may."""
+    """Take up a training where `state` left it."""
     optimizer = training.optimizer
     training.network.load_state_dict(state["network"])
     if isinstance(optimizer, Muon):

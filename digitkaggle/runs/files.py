@@ -73,8 +73,7 @@ def opened(location: Path, *names: str) -> Iterator[Path]:
             with zipfile.ZipFile(location) as archive:
                 yield folder_in_zip(archive, location, names)
         else:
-            fault = "is no folder or zip with the data" if location.exists() else "does not exist"
-            raise InputError(f"{location} {fault}: name the right one by --data, or {GET_IT_AGAIN}")
+            raise InputError(f"{location} is no folder or zip; see --data, or {GET_IT_AGAIN}")
     except (*ZIP_FAULTS, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{location} cannot be read ({reason}): {GET_IT_AGAIN}") from error

@@ -14,10 +14,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ..core import basics
-from ..core.basics import Digits, InputError
-from ..core.data import kaggle_folder, on_kaggle
-from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, SUBMISSION
-from ..core.settings import Settings
+from ..core.basics import InputError
+from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, SUBMISSION, VALIDATION
 from .files import read_json, write_json
 
 RUNS = Path("runs")
@@ -83,12 +81,6 @@ def differences(found: Identity, asked: Identity) -> str:
     return "; ".join(parts)
 
 
-def default_folder(settings: Settings, digits: Digits) -> Path:
-    """Where a run goes when no folder is named."""
-    usual = settings.preset if digits.test_labels is None else f"{settings.preset}-sample"
-    return kaggle_folder("working") if on_kaggle() else RUNS / usual
-
-
 @contextlib.contextmanager
 def claimed_folder(
     identity: Identity, default: Path, named: Path | None, *, fresh: bool
@@ -99,37 +91,31 @@ def claimed_folder(
         InputError: the named folder holds another run; somebody else is at work in it, or on this
             very run; or it cannot be made.
     """
-    alone = named or (default if on_kaggle() else None)
     numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
-    replace = fresh if named else on_kaggle()
-    for folder in [alone] if alone else itertools.chain([default], numbered):
+    for folder in [named] if named else itertools.chain([default], numbered):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock", timeout=0):
-                if replace or not is_taken(folder, identity):
+                found = identity_in(folder)
+                empty = not any((folder / name).exists() for name in RESULTS)
+                if empty or found == identity or (named and fresh):
                     yield folder
                     return
         except Timeout:
-            if alone or identity_in(folder) == identity:
+            if named or identity_in(folder) == identity:
                 advice = "let it end, or choose another --out"
                 raise InputError(f"another run is at work in {folder}: {advice}") from None
         except OSError as error:
             reason, advice = error.strerror or error, "mind its rights, or choose another --out"
             raise InputError(f"{folder} cannot be used ({reason}): {advice}") from error
-    found = identity_in(alone)
     whose = f"another run ({differences(found, identity)})" if found else "what no run wrote"
-    raise InputError(f"{alone} holds {whose}: choose another --out, or replace it by --fresh")
-
-
-def is_taken(folder: Path, identity: Identity) -> bool:
-    """Whether a folder is no place for a run, since it holds another one, or what no run wrote."""
-    used = any((folder / name).exists() for name in RESULTS)
-    return used and identity_in(folder) != identity
+    raise InputError(f"{named} holds {whose}: choose another --out, or replace it by --fresh")
 
 
 def begin_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
     """Make a folder this run's own: its checkpoint stays, unless `fresh`; another's goes."""
-    (folder / REPORT).unlink(missing_ok=True)  # of the run before
+    for name in (REPORT, MEMBERS, VALIDATION):  # of the run before; this one may have none
+        (folder / name).unlink(missing_ok=True)
     if fresh or identity_in(folder) != identity:
         drop_checkpoint(folder)
         write_json(folder / IDENTITY, identity | {"source_digest": identity["source"]["digest"]})

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ..core.basics import VERSION, Digits, logger
+from ..core.data import kaggle_folder, on_kaggle
 from ..core.device import choose_compute
 from ..core.main import warn
 from ..core.results import SUBMISSION, accuracy, run_metrics, write_file, write_results
-from ..core.run import Epochs, run, unwatched
+from ..core.run import Epochs, Result, run, unwatched
 from ..core.settings import Settings
 from ..core.split import member_rows
 from ..core.training import Training
@@ -42,7 +43,7 @@ def run_in_folder(
         out: the run's folder; None takes the usual one, or the next free one beside it.
         fresh: start anew even where the same run is finished or begun.
         jobs: members at once on this machine, a process each; 0: one a GPU.
-        threads: of each process; None: all cores, shared by the jobs.
+        threads: of each process; None: all cores, shared out.
         cluster: a Dask scheduler's address, on whose workers members are trained.
 
     Raises:
@@ -61,8 +62,10 @@ def run_in_folder(
     member_rows(digits.train_labels, settings, 1)  # data too few to split are refused here
     source = folders.source_digest()
     identity = folders.run_identity(vars(settings), digits.digest(), source)
-    default = folders.default_folder(settings, digits)
-    with folders.claimed_folder(identity, default, out, fresh=fresh) as folder:
+    sample = "" if digits.test_labels is None else "-sample"
+    usual = folders.RUNS / f"{settings.preset}{sample}"
+    named = out or (kaggle_folder("working") if on_kaggle() else None)
+    with folders.claimed_folder(identity, usual, named, fresh=fresh) as folder:
         done = folders.is_finished(folder) and folders.identity_in(folder) == identity
         if done and not fresh:
             logger.info("This very run is finished in %s; --fresh would do it anew.", folder)
@@ -73,8 +76,7 @@ def run_in_folder(
         keep = partial(learned, folder, budget)
 
         def watch(number: int, training: Training, epochs: Epochs) -> Epochs:
-            epochs = resumed(folder, number, training, epochs)
-            images = learn_from + predict
+            epochs, images = resumed(folder, number, training, epochs), learn_from + predict
             return shortened(budget, images, training, epochs) if budget else epochs
 
         if cluster:
@@ -86,20 +88,27 @@ def run_in_folder(
             each = partial(one_by_one, keep)
         result = run(settings, digits, compute, watch=watch, each=each)
         metrics = run_metrics(result, digits, source, {"total": time.perf_counter() - started})
-        if cut := cut_in_words(result.members, settings):
-            logger.warning("Time was short: %s.", cut)
-            # Maybe without a budget: a command that this one went on with had it.
-            metrics["time_budget"] = {"seconds": budget and budget.seconds, "cut": cut}
-        if budget and budget.left() < 0:
-            logger.warning("The time budget is overrun by %.0f s.", -budget.left())
-        name = SUBMISSION
-        if digits.test_labels is not None:
-            name, labels = folders.SAMPLE_SUBMISSION, digits.test_labels.numpy()
-            metrics["test"] = accuracy(result.probabilities.numpy(), labels)
-        if settings.members > 1:
-            said = np.stack([member.probabilities.argmax(1).byte() for member in result.members])
-            write_file(folder / folders.MEMBERS, lambda file: np.savez(file, digits=said))
-        write_results(folder, result, digits, metrics, submission=name)
-        folders.drop_checkpoint(folder)
+        write_run(folder, result, digits, metrics, budget)
         warn(compute)
     return folder
+
+
+def write_run(
+    folder: Path, result: Result, digits: Digits, metrics: dict, budget: TimeBudget | None
+) -> None:
+    """Write what a run leaves, say what the time budget cut off, and drop the checkpoint."""
+    if cut := cut_in_words(result.members, result.settings):
+        logger.warning("Time was short: %s.", cut)
+        # Maybe without a budget: a command that this one went on with had it.
+        metrics["time_budget"] = {"seconds": budget and budget.seconds, "cut": cut}
+    if budget and budget.left() < 0:
+        logger.warning("The time budget is overrun by %.0f s.", -budget.left())
+    submission = SUBMISSION
+    if digits.test_labels is not None:
+        submission, labels = folders.SAMPLE_SUBMISSION, digits.test_labels.numpy()
+        metrics["test"] = accuracy(result.probabilities.numpy(), labels)
+    if result.settings.members > 1:
+        said = np.stack([member.probabilities.argmax(1).byte() for member in result.members])
+        write_file(folder / folders.MEMBERS, lambda file: np.savez(file, digits=said))
+    write_results(folder, result, digits, metrics, submission)
+    folders.drop_checkpoint(folder)

@@ -155,8 +155,6 @@ def open_model(
             the device does not work.
     """
     path = run / MODEL if run.is_dir() else run
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: name the folder of a finished run")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings, members = recorded_settings(content["settings"]), content["members"]
@@ -169,11 +167,9 @@ def open_model(
                 del weights[name]  # version 0.1 has the width of digits there
             network.load_state_dict(weights)
             networks.append(network.eval())
-        if not networks:
-            raise ValueError("it holds no network")
     except Exception as error:  # whatever torch's readers raise, and weights that do not fit
-        reason = str(error).partition("\n")[0][:100]
-        raise InputError(f"{path} is no model that can be used ({reason}): train again") from error
+        reason, advice = str(error).partition("\n")[0][:100], "name the folder of a finished run"
+        raise InputError(f"{path} is no model of ours ({reason}): {advice}") from error
     compute = compute or choose_compute(settings, device)
     how = {"device": compute.device, "memory_format": compute.memory_format}
     return [network.to(**how) for network in networks], settings, compute

@@ -90,7 +90,6 @@ def test_a_model_of_version_0_1_opens(tmp_path, trained):
     [
         lambda content: content | {"settings": content["settings"] | {"widths": [9, 9, 9]}},
         lambda content: content | {"settings": content["settings"] | {"epochs": "many"}},
-        lambda content: content | {"members": {}},
         lambda content: {"members": content["members"]},
         lambda content: [],
     ],

@@ -84,3 +84,6 @@ def test_members_leave_their_answers_and_a_run_on_all_images_no_validation(tmp_p
     assert json.loads((tmp_path / "metrics.json").read_text())["validation"] is None
     assert not (tmp_path / "validation.npz").exists()
     assert not (tmp_path / "checkpoint").exists()
+    one = make_settings("fast", changes | {"members": 1})
+    run_in_folder(one, few_digits, out=tmp_path, fresh=True, threads=1)
+    assert not (tmp_path / "members.npz").exists()
