@@ -73,7 +73,8 @@ def opened(location: Path, *names: str) -> Iterator[Path]:
             with zipfile.ZipFile(location) as archive:
                 yield folder_in_zip(archive, location, names)
         else:
-            raise InputError(f"{location} is no folder or zip; see --data, or {GET_IT_AGAIN}")
+            advice = f"name one by --data, or {GET_IT_AGAIN}"
+            raise InputError(f"{location} is no folder or zip: {advice}")
     except (*ZIP_FAULTS, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{location} cannot be read ({reason}): {GET_IT_AGAIN}") from error
