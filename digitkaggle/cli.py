@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .competition.client import KaggleError
 from .competition.download import download
@@ -24,15 +25,17 @@ from .core.main import OneLineParser, add_run_flags, settings_from_flags
 from .core.prediction import predict_probabilities
 from .core.results import write_file
 from .core.settings import Settings
+from .demo.answers import answer_pictures, formatted, save_seen
+from .demo.page import serve
 from .report.compare import compare_runs
 from .report.page import make_report
-from .runs.budget import TimeBudget, parse_duration, process_age
+from .runs.budget import TimeBudget, parse_duration
 from .runs.files import find_data, read_data, read_json, read_test_images
-from .runs.folder import REPORT, newest_run
-from .runs.jobs import WorkerError
+from .runs.folder import REPORT, RUNS, newest_run
 from .runs.local import run_in_folder
 from .runs.results import accuracy_in_words, digits_of_run, open_model, read_results
 from .sample import sample_digits
+from .tune import STUDY_FILE, TUNED_FILE, tune
 
 SAMPLE_NOTICE = """\
 ************************************************************************************
@@ -44,60 +47,53 @@ RUN_HELP = "a run's folder; left out, the newest finished run"
 NO_MEMORY = ("allocate memory", "enough memory", "out of memory", "could not create a")
 
 
-class Interrupted(KeyboardInterrupt):
-    """SIGTERM asked the process to end."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0 done, 1 a worker died (or a fault of ours, with a traceback), 2 wrong use or bad input, 3
+    0 done, 1 a worker died (or a fault of ours, which is raised), 2 wrong use or bad input, 3
     Kaggle or the network failed, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser, commands = make_parser()
     if not arguments or arguments[0] not in {*commands, "-h", "--help", "--version"}:
         arguments.insert(0, "run")
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         flags = parser.parse_args(arguments)
         set_up(flags)
-        before = signal.signal(signal.SIGTERM, interrupt)
-        try:
-            flags.act(flags)
-        except Exception as error:
-            cause = cause_of(error)
-            if cause is error:
-                raise
-            raise cause from error
-        finally:
-            signal.signal(signal.SIGTERM, before)
-    except (InputError, KaggleError, WorkerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, KaggleError) else 1 if isinstance(error, WorkerError) else 2
-    except KeyboardInterrupt as error:
-        # Given again, --fresh would throw away what was saved.
-        again = shlex.join(part for part in arguments if part != "--fresh")
-        print(f"interrupted; to go on: python -m digitkaggle {again}", file=sys.stderr)
-        return 143 if isinstance(error, Interrupted) else 130
+        flags.act(flags)
+    except (Exception, KeyboardInterrupt) as error:
+        code, line = explained(error, arguments)
+        if not code:
+            raise
+        print(line, file=sys.stderr)
+        return code
     return 0
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Raise SIGTERM as Python raises Ctrl-C."""
-    raise Interrupted
+    """Let SIGTERM end a command as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
-def cause_of(error: BaseException) -> BaseException:
-    """The interrupt or the lack of memory of which a library made an error of its own."""
+def explained(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]:
+    """The exit code for what ended a command, and a line about it; 0 for a fault of ours."""
     cause: BaseException | None = error
-    while cause:
+    while cause:  # a library that is interrupted may make an error of its own of it
         if isinstance(cause, KeyboardInterrupt):
-            return cause  # a module that is interrupted while it imports another: ImportError
+            # Given again, --fresh would throw away what was saved.
+            again = shlex.join(part for part in arguments if part != "--fresh")
+            code = 128 + (signal.SIGTERM if signal.SIGTERM in cause.args else signal.SIGINT)
+            return code, f"interrupted; to go on: python -m digitkaggle {again}"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, (InputError, KaggleError)):
+        return 2 if isinstance(error, InputError) else 3, f"error: {error}"
+    if isinstance(error, TerminatedWorkerError):
+        return 1, "error: a worker died; what is done is saved: give the same command again"
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     if isinstance(error, MemoryError) or any(part in said for part in NO_MEMORY):
-        return InputError("out of memory: lower --piece-size or --batch-size, --jobs, or --widths")
-    return error
+        return 2, "error: out of memory: lower --piece-size or --batch-size, --jobs or --widths"
+    return 0, ""
 
 
 def set_up(flags: argparse.Namespace) -> None:
@@ -105,11 +101,11 @@ def set_up(flags: argparse.Namespace) -> None:
     if flags.quiet:
         os.environ["TQDM_DISABLE"] = "1"
     show_log(logging.WARNING if flags.quiet else logging.DEBUG if flags.verbose else logging.INFO)
-    threads = getattr(flags, "threads", None)
-    if threads is not None:
-        if threads < 1:
-            raise InputError(f"--threads {threads}: at least 1 is needed")
-        torch.set_num_threads(threads)
+    given = vars(flags)
+    for name in ("threads", "jobs"):
+        if given.get(name) is not None and given[name] < 1:
+            raise InputError(f"--{name} {given[name]}: at least 1 is needed")
+    torch.set_num_threads(given.get("threads") or torch.get_num_threads())
 
 
 def make_parser() -> tuple[OneLineParser, Sequence[str]]:
@@ -127,8 +123,8 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
         return added
 
     run = command(run_command, "run")
-    tune = command(tune_command, "tune")
-    for training in (run, tune):
+    search = command(tune_command, "tune")
+    for training in (run, search):
         training.add_argument("--sample", action="store_true", help="the sample, even with data")
         training.add_argument("--settings", type=Path, metavar="FILE", help="JSON; flags win")
         add_run_flags(training)
@@ -136,9 +132,10 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     run.add_argument("--time-budget", metavar="TIME", help="end within 90s, 45m or 2h")
     run.add_argument("--jobs", type=int, metavar="N", help="members at once; default: one a GPU")
     run.add_argument("--cluster", default="", metavar="ADDRESS", help="a Dask scheduler")
-    tune.add_argument("--trials", type=int, required=True, metavar="N", help="in the study")
-    tune.add_argument("--folds", type=int, default=3, metavar="N", help="of the validation")
-    tune.add_argument("--study", type=Path, metavar="FILE", help="where the trials are kept")
+    search.add_argument("--trials", type=int, required=True, metavar="N", help="in the study")
+    search.add_argument("--folds", type=int, default=3, metavar="N", help="of the validation")
+    search.add_argument("--study", type=Path, metavar="FILE", help="where the trials are kept")
+    search.set_defaults(study=STUDY_FILE, out=TUNED_FILE)
 
     predict = command(predict_command, "predict")
     predict.add_argument("paths", nargs="*", type=Path, metavar="RUN, IMAGE", help=RUN_HELP)
@@ -147,11 +144,13 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     predict.add_argument("--show", type=Path, metavar="DIR", **seen)
     predict.add_argument("--data", type=Path, metavar="PATH", help="test.csv in place of pictures")
     predict.add_argument("--out", type=Path, metavar="FILE", help="where the answers go")
-    report = command(report_command, "report")
-    report.add_argument("--data", type=Path, metavar="PATH", help="the run's data, if they moved")
-    compare = command(compare_command, "compare")
+    again = "a finished run's report.html and its figures again"
+    report = command(lambda flags: report_run(flags.run or newest_run()), "report", again)
+    beside = "runs side by side: accuracies, settings, and whether they differ by more than chance"
+    compare = command(lambda flags: print(compare_runs(flags.runs, flags.out)), "compare", beside)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     compare.add_argument("--out", type=Path, metavar="FILE", help="the picture of all curves")
+    compare.set_defaults(out=RUNS / "compare.png")
     demo = command(demo_command, "demo")
     demo.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on")
     demo.add_argument("--port", type=int, default=7860, metavar="N", help="0: any that is free")
@@ -166,8 +165,9 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     send.add_argument("--kind", choices=("script", "notebook"), default="script")
     send.add_argument("--wait", action="store_true", help="follow the run to its end")
     command(lambda flags: status(), "status", "how the run on Kaggle stands; if it failed, why")
-    command(output_command, "output")
-    enter = command(submit_command, "submit")
+    command(lambda flags: report_run(output()), "output", "what that run made, and its report")
+    sent = "a submission, checked, to the competition; its score"
+    enter = command(lambda flags: submit(flags.file, flags.message, flags.force), "submit", sent)
     enter.add_argument("file", nargs="?", type=Path, help="default: the newest run's")
     enter.add_argument("--message", default="", metavar="TEXT", help="goes with the submission")
     for sending in (fetch, enter):
@@ -198,42 +198,23 @@ def run_command(flags: argparse.Namespace) -> None:
     """Load, split, augment, train with early stopping, predict, and write submission.csv."""
     settings, budget = asked_settings(flags, "balanced"), None
     if flags.time_budget:
-        budget = TimeBudget(parse_duration(flags.time_budget), time.time() - process_age())
-    if flags.jobs is not None and flags.jobs < 1:
-        raise InputError(f"--jobs {flags.jobs}: at least 1 is needed")
+        started = time.time() - time.process_time()  # about: imports do not wait for much
+        budget = TimeBudget(parse_duration(flags.time_budget), started)
     digits = asked_digits(flags)
     how = {name: getattr(flags, name) for name in ("out", "device", "fresh", "threads", "cluster")}
     folder = run_in_folder(settings, digits, jobs=flags.jobs or 0, budget=budget, **how)
     if not (folder / REPORT).exists():
-        report(folder, digits)
+        make_report(folder, digits)
     logger.info("%s", "\n".join(accuracy_in_words(read_results(folder).metrics)))
     logger.info("%s holds the submission, the model and %s", folder, REPORT)
     logger.info("next: make submit (to Kaggle), make demo (a page to draw digits on)")
 
 
-def report(folder: Path, digits: Digits | None) -> None:
-    """Make the report; where that fails, the submission is worth more than its pictures."""
-    try:
-        make_report(folder, digits)
-    except InputError:
-        raise
-    except Exception as error:
-        logger.warning("The report could not be made (%s); everything else is done.", error)
-
-
 def tune_command(flags: argparse.Namespace) -> None:
     """Search for better settings by cross-validation on the training images."""
-    from .tune import STUDY_FILE, TUNED_FILE, tune
-
-    tune(
-        asked_settings(flags, "fast"),
-        asked_digits(flags),
-        trials=flags.trials,
-        folds=flags.folds,
-        study_file=flags.study or STUDY_FILE,
-        out=flags.out or TUNED_FILE,
-        device=flags.device,
-    )
+    settings, digits = asked_settings(flags, "fast"), asked_digits(flags)
+    how = {name: getattr(flags, name) for name in ("trials", "folds", "out", "device")}
+    tune(settings, digits, study_file=flags.study, **how)
 
 
 def predict_command(flags: argparse.Namespace) -> None:
@@ -253,8 +234,6 @@ def predict_command(flags: argparse.Namespace) -> None:
         write_file(out, f"ImageId,Label\n{text}".encode())
         logger.info("Predictions of %s are in %s.", folder, out)
         return
-    from .demo.answers import answer_pictures, formatted, save_seen
-
     answers = answer_pictures(pictures, networks, compute, settings.views)
     if flags.show:
         save_seen(flags.show, pictures, answers)
@@ -262,33 +241,12 @@ def predict_command(flags: argparse.Namespace) -> None:
     write_file(flags.out, f"{text}\n".encode()) if flags.out else print(text)
 
 
-def report_command(flags: argparse.Namespace) -> None:
-    """Make a finished run's report.html and its figures again, from the run's folder."""
-    folder = flags.run or newest_run()
-    digits, missing = digits_of_run(read_results(folder).metrics, flags.data, sample_digits)
-    if missing:
-        logger.warning("%s", missing)
+def report_run(folder: Path) -> None:
+    """Make the report of a run that is done, with its images if its data are here."""
+    digits = digits_of_run(read_results(folder).metrics, sample_digits)
     logger.info("%s", make_report(folder, digits))
-
-
-def compare_command(flags: argparse.Namespace) -> None:
-    """Set runs side by side: accuracies, settings that differ, and whether by more than chance."""
-    print(compare_runs(flags.runs, flags.out or flags.runs[0].resolve().parent / "compare.png"))
 
 
 def demo_command(flags: argparse.Namespace) -> None:
     """Serve a page to draw digits on, for this machine alone unless --host says otherwise."""
-    from .demo.page import serve
-
     serve(flags.run or newest_run(), host=flags.host, port=flags.port, device=flags.device)
-
-
-def submit_command(flags: argparse.Namespace) -> None:
-    """Check a submission, send it to the competition, and tell its score."""
-    submit(flags.file, message=flags.message, force=flags.force)
-
-
-def output_command(flags: argparse.Namespace) -> None:
-    """Fetch what the run on Kaggle made into runs/kaggle-VERSION/, check it, and report it."""
-    folder = output()
-    report(folder, digits_of_run(read_results(folder).metrics, None, sample_digits)[0])

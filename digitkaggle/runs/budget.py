@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..core.basics import IMAGE_SIZE, InputError, logger
-from ..core.run import Member
+from ..core.run import Epochs, Member
 from ..core.settings import Settings
 from ..core.training import PREDICTION_BATCH, Training, predict_logits
 
@@ -44,41 +43,25 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def process_age() -> float:
-    """Seconds since this process started, imports included; 0 where the system does not say."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, LookupError, AttributeError):
-        return 0.0
-    return age if 0 <= age < 300 else 0.0  # some containers tell the time of another start
-
-
-def shortened(
-    budget: TimeBudget,
-    images: int,
-    number: int,
-    training: Training,
-    epochs: Iterator[dict[str, float]],
-) -> Iterator[dict[str, float]]:
-    """A watch: after each epoch, plan as many as fit in; the first one always runs.
-
-    Args:
-        images: how many the member will predict, each in all views.
-    """
+def shortened(budget: TimeBudget, images: int, training: Training, epochs: Epochs) -> Epochs:
+    """After each epoch, plan as many as fit in before the network predicts so many images."""
     predicting = 0.0
     for row in epochs:
         yield row
-        if not predicting:
-            batch = torch.zeros(PREDICTION_BATCH, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
-            started = time.perf_counter()
-            predict_logits(training.network, batch, training.compute).cpu()
-            batches = training.settings.views * images / PREDICTION_BATCH
-            predicting = MARGIN * batches * (time.perf_counter() - started)
+        predicting = predicting or seconds_to_predict(images, training)
         plan = epochs_that_fit(training, budget.left() - predicting)
         if plan < training.epochs:
             logger.info("Time is short: %d epochs in place of %d.", plan, training.epochs)
             training.epochs = plan
+
+
+def seconds_to_predict(images: int, training: Training) -> float:
+    """What all views of so many images will take at most, by what a batch of blank ones takes."""
+    batch = torch.zeros(PREDICTION_BATCH, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    started = time.perf_counter()
+    predict_logits(training.network, batch, training.compute).cpu()
+    batches = training.settings.views * images / PREDICTION_BATCH
+    return MARGIN * batches * (time.perf_counter() - started)
 
 
 def epochs_that_fit(training: Training, seconds: float) -> int:
@@ -94,20 +77,14 @@ def epochs_that_fit(training: Training, seconds: float) -> int:
 
 def areas(sizes: Sequence[int], epochs: int) -> list[float]:
     """The mean area of the images of each of so many epochs, for their time goes with it."""
-    steps = 60  # an epoch, enough for the mean
-    shares = [(step + 0.5) / (epochs * steps) for step in range(epochs * steps)]
-    squares = [sizes[int(share * len(sizes))] ** 2 for share in shares]
-    return [sum(squares[start : start + steps]) / steps for start in range(0, len(squares), steps)]
+    # Each size has an equal share of the training: in parts that are equal, as many an epoch.
+    return np.square(sizes).repeat(epochs).reshape(epochs, -1).mean(axis=1).tolist()
 
 
-def seconds_for_another(members: Sequence[Member]) -> float:
-    """Seconds that one more member may need."""
-    return max(
-        sum(row["seconds"] for row in member.history)
-        + member.seconds["augment"]
-        + MARGIN * member.seconds["predict"]
-        for member in members
-    )
+def seconds_of(member: Member) -> float:
+    """What a member took, the epochs before it was gone on with included."""
+    epochs = sum(row["seconds"] for row in member.history)
+    return epochs + member.seconds["augment"] + MARGIN * member.seconds["predict"]
 
 
 def cut_in_words(members: Sequence[Member], settings: Settings) -> str:
@@ -115,8 +92,8 @@ def cut_in_words(members: Sequence[Member], settings: Settings) -> str:
     parts = []
     for member in members:
         epochs = len(member.history)
-        patient = not 0 < settings.patience <= epochs - member.best_epoch
-        if epochs < member.planned_epochs and patient:
+        out_of_patience = 0 < settings.patience <= epochs - member.best_epoch
+        if epochs < member.planned_epochs and not out_of_patience:
             parts.append(f"member {member.number}: {epochs} of {member.planned_epochs} epochs")
     if len(members) < settings.members:
         parts.append(f"{len(members)} of {settings.members} members are trained")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core.basics import InputError, logger
+from ..core.basics import logger
 from ..core.optimizers import Muon
 from ..core.results import write_file
-from ..core.run import Member
+from ..core.run import Epochs, Member
 from ..core.training import Training
 from .folder import CHECKPOINT
 
@@ -20,26 +19,16 @@ from .folder import CHECKPOINT
 PLAIN = ("epoch", "history", "best_epoch", "best_loss", "best_weights")
 
 
-def training_file(folder: Path, number: int) -> Path:
-    """Where the last epoch of a member is kept."""
-    return folder / CHECKPOINT / f"training-{number:04}.pt"
+def checkpoint_file(folder: Path, part: str, number: int) -> Path:
+    """Where a `member` that is done is kept, or the last epoch of its `training`."""
+    return folder / CHECKPOINT / f"{part}-{number:04}.pt"
 
 
-def member_file(folder: Path, number: int) -> Path:
-    """Where a member whose training is done is kept."""
-    return folder / CHECKPOINT / f"member-{number:04}.pt"
-
-
-def resumed(
-    folder: Path, number: int, training: Training, epochs: Iterator[dict[str, float]]
-) -> Iterator[dict[str, float]]:
+def resumed(folder: Path, number: int, training: Training, epochs: Epochs) -> Epochs:
     """A watch: go on where the folder's checkpoint stops, and save after every epoch."""
-    path = training_file(folder, number)
+    path = checkpoint_file(folder, "training", number)
     if state := load_state(path):
-        try:
-            restore(training, state)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{path} does not fit ({error}): start anew with --fresh") from error
+        restore(training, state)
         logger.info("Going on after epoch %d, from the checkpoint in %s.", training.epoch, folder)
     for row in epochs:
         write_file(path, lambda file: torch.save(training_state(training), file))
@@ -60,12 +49,12 @@ def training_state(training: Training) -> dict[str, Any]:
 
 
 def restore(training: Training, state: dict[str, Any]) -> None:
-    """Take up a training where `state` left it; one that does not fit raises whatever it may."""
+    """Take up a training where `state` left it."""
     optimizer = training.optimizer
     training.network.load_state_dict(state["network"])
     if isinstance(optimizer, Muon):
         for velocity, value in zip(optimizer.velocities.values(), state["optimizer"], strict=True):
-            velocity.data.copy_(value)
+            velocity.copy_(value)
     else:
         optimizer.load_state_dict(state["optimizer"])
     # Empty where the numbers needed no scaling; a GPU's float16 may have come to need it.
@@ -81,27 +70,25 @@ def restore(training: Training, state: dict[str, Any]) -> None:
 
 def save_member(folder: Path, member: Member) -> None:
     """Keep a member that is trained, whole; what its training kept goes."""
-    path = member_file(folder, member.number)
+    path = checkpoint_file(folder, "member", member.number)
     write_file(path, lambda file: torch.save(asdict(member), file))
-    training_file(folder, member.number).unlink(missing_ok=True)
+    checkpoint_file(folder, "training", member.number).unlink(missing_ok=True)
 
 
 def load_member(folder: Path, number: int) -> Member | None:
     """A member that was trained before, if it was."""
-    state = load_state(member_file(folder, number))
+    state = load_state(checkpoint_file(folder, "member", number))
     return Member(**state) if state else None
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
     """What was saved; None where nothing was, or where it is damaged, which is said."""
+    if not path.exists():
+        return None
     try:
         # Onto the CPU first: a run may go on where there is no GPU. Nothing in it is executed.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): mind its rights") from error
     except Exception as error:  # whatever a damaged file makes torch raise
         reason = str(error).partition("\n")[0][:100]
-        logger.warning("%s is damaged (%s): that part starts anew.", path, reason)
+        logger.warning("%s cannot be read (%s): that part starts anew.", path, reason)
         return None

@@ -20,7 +20,6 @@ from ..core.data import COMPETITION, GET_IT_AGAIN, TEST_FILE, TRAIN_FILE, read_d
 from ..core.results import write_file
 from ..core.settings import Settings
 
-LARGEST_UNPACKED = 2 * 1024**3  # more than that out of a small zip is a bomb
 # What a damaged, encrypted or oddly packed zip raises.
 ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
@@ -70,34 +69,23 @@ def opened(location: Path, *names: str) -> Iterator[Path]:
     try:
         if location.is_dir():
             yield location
-        # A pipe or a device, which may be read for ever, is no file.
-        elif location.is_file() and zipfile.is_zipfile(location):
+        elif zipfile.is_zipfile(location):
             with zipfile.ZipFile(location) as archive:
                 yield folder_in_zip(archive, location, names)
         else:
-            fault = "is no folder or zip with the data" if location.exists() else "does not exist"
-            raise InputError(f"{location} {fault}: name the right one by --data, or {GET_IT_AGAIN}")
+            advice = f"name one by --data, or {GET_IT_AGAIN}"
+            raise InputError(f"{location} is no folder or zip: {advice}")
     except (*ZIP_FAULTS, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{location} cannot be read ({reason}): {GET_IT_AGAIN}") from error
 
 
 def folder_in_zip(archive: zipfile.ZipFile, location: Path, names: tuple[str, ...]) -> Path:
-    """The folder inside a zip that holds these files, each of them once."""
-    folders = set()
-    for name in names:
-        members = [
-            member
-            for member in archive.infolist()
-            if member.filename.rpartition("/")[2] == name
-            and not member.filename.startswith("__MACOSX/")
-        ]
-        if len(members) != 1:
-            raise InputError(f"{location} holds {name} {len(members)} times: {GET_IT_AGAIN}")
-        if members[0].file_size > LARGEST_UNPACKED:
-            size = f"{members[0].file_size:,} bytes"
-            raise InputError(f"{location}/{name} unpacks to {size}, too much: {GET_IT_AGAIN}")
-        folders.add(members[0].filename.removesuffix(name))
-    if len(folders) > 1:
-        raise InputError(f"{location} holds {' and '.join(names)} in different folders")
-    return zipfile.Path(archive, at=folders.pop())
+    """The one folder inside a zip that holds all of these files."""
+    entries = archive.namelist()
+    folders = {entry[: entry.rfind("/") + 1] for entry in entries}
+    whole = [folder for folder in folders if all(folder + name in entries for name in names)]
+    if len(whole) != 1:
+        needed = " and ".join(names)
+        raise InputError(f"{location} holds {needed} in {len(whole)} folders: {GET_IT_AGAIN}")
+    return zipfile.Path(archive, at=whole[0])

@@ -7,122 +7,80 @@ trained it, so nothing is trained twice; members are yielded in whatever order t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from ..core.basics import InputError, logger, progress
+from ..core.basics import InputError, progress
 from ..core.main import on_gpu
-from ..core.run import Epochs, Member, Watch
-from ..core.training import Training
-from .budget import TimeBudget, seconds_for_another
-from .checkpoint import load_member, save_member, training_file
-from .folder import CHECKPOINT
+from ..core.run import Member
+from .budget import TimeBudget, seconds_of
+from .checkpoint import checkpoint_file, load_member, save_member
 
 Learn = Callable[..., Member]
-
-
-class WorkerError(Exception):
-    """A worker died; what is done stays done."""
+Keep = Callable[[Learn, int], Member | None]  # `learned`, in a folder and a time budget
 
 
 def learned(folder: Path, budget: TimeBudget | None, learn: Learn, number: int) -> Member | None:
     """A member from the checkpoint, or trained and saved; None if it would not be done in time."""
     if member := load_member(folder, number):
         return member
-    if budget and not training_file(folder, number).exists():
+    if budget and not checkpoint_file(folder, "training", number).exists():
         done = [member for n in range(1, number) if (member := load_member(folder, n))]
-        if done and budget.left() < seconds_for_another(done):
+        if done and budget.left() < max(map(seconds_of, done)):
             return None
     member = learn(number)
     save_member(folder, member)
     return member
 
 
-def one_by_one(
-    folder: Path, budget: TimeBudget | None, learn: Learn, numbers: Sequence[int]
-) -> Iterator[Member]:
+def one_by_one(keep: Keep, learn: Learn, numbers: Sequence[int]) -> Iterator[Member]:
     """Members in this process, in order."""
-    return finished(learned(folder, budget, learn, number) for number in numbers)
+    return filter(None, (keep(learn, number) for number in numbers))
 
 
 def in_jobs(
-    folder: Path,
-    budget: TimeBudget | None,
-    jobs: int,
-    threads: int,
-    learn: Learn,
-    numbers: Sequence[int],
+    keep: Keep, jobs: int, threads: int, learn: Learn, numbers: Sequence[int]
 ) -> Iterator[Member]:
-    """Members in several processes of this machine, so many at once; WorkerError if one dies."""
-    in_one = partial(in_job, folder, budget, jobs, threads, os.getpid(), learn)
-    tasks = (delayed(in_one)(number) for number in numbers)
+    """Members in several processes of this machine, so many at once."""
+    tasks = (delayed(in_job)(os.getpid(), threads, keep, learn, number) for number in numbers)
     with Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs) as parallel:
-        yield from finished(progress(parallel(tasks), total=len(numbers), desc="members", delay=0))
+        bar = progress(parallel(tasks), total=len(numbers), desc="members", delay=0)
+        yield from filter(None, bar)
 
 
-def in_job(
-    folder: Path,
-    budget: TimeBudget | None,
-    jobs: int,
-    threads: int,
-    parent: int,
-    learn: Learn,
-    number: int,
-) -> Member | None:
-    """A member in a process of its own, on a GPU of its own where there are several."""
+def in_job(parent: int, threads: int, keep: Keep, learn: Learn, number: int) -> Member | None:
+    """A member in a process of its own; of several GPUs the members take one after another."""
     os.environ["TQDM_DISABLE"] = "1"
     torch.set_num_threads(threads)
-    for slot in range(jobs):
-        try:
-            # The folder stays locked for as long as one of its workers is at work in it.
-            with FileLock(folder / CHECKPOINT / f"job-{slot}.lock", timeout=0):
-                end_with_parent(parent)
-                watch = partial(watched_by_parent, parent, learn.keywords["watch"])
-                learn = partial(learn, watch=watch)
-                if learn.keywords["compute"].device == torch.device("cuda"):
-                    learn = partial(on_gpu, learn, gpu=slot % torch.cuda.device_count())
-                return learned(folder, budget, learn, number)
-        except Timeout:
-            continue
-    raise InputError(f"{folder / CHECKPOINT}: more jobs at work than were asked for")
-
-
-def watched_by_parent(
-    parent: int, watch: Watch, number: int, training: Training, epochs: Epochs
-) -> Epochs:
-    """A watch around another: ends the process within an epoch when its parent is gone."""
-    for row in watch(number, training, epochs):
-        end_with_parent(parent)
-        yield row
+    threading.Thread(target=end_with_parent, args=[parent], daemon=True).start()
+    if learn.keywords["compute"].device == torch.device("cuda"):
+        learn = partial(on_gpu, learn, gpu=number % torch.cuda.device_count())
+    return keep(learn, number)
 
 
 def end_with_parent(parent: int) -> None:
-    """End this process if it is an orphan."""
-    if os.getppid() != parent:
-        os._exit(1)
+    """End this process as soon as it is an orphan: its folder may be another run's then."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
 
 
 def on_cluster(
     folder: Path, address: str, threads: int, learn: Learn, numbers: Sequence[int]
 ) -> Iterator[Member]:
-    """Members on the workers of a Dask scheduler; this process saves what arrives.
-
-    Raises:
-        InputError: there is no Dask here, or no scheduler at that address.
-        WorkerError: a worker died.
-    """
+    """Members on the workers of a Dask scheduler; this process saves what arrives."""
     try:
         from distributed import Client
+
+        client = Client(address, timeout=10, set_as_default=False)
     except ImportError as error:
         raise InputError("--cluster needs Dask: pip install 'digitkaggle[cluster]'") from error
-    try:
-        client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"no Dask scheduler answers at {address}: {error}") from error
     saved = {number: load_member(folder, number) for number in numbers}
@@ -130,7 +88,7 @@ def on_cluster(
     # A worker has no folder: a member that is cut off starts anew.
     tasks = [delayed(on_worker)(learn, n, threads) for n, member in saved.items() if not member]
     with client, parallel_config("dask", client=client):
-        for member in finished(Parallel(return_as="generator_unordered")(tasks)):
+        for member in Parallel(return_as="generator_unordered")(tasks):
             save_member(folder, member)
             yield member
 
@@ -139,16 +97,3 @@ def on_worker(learn: Learn, number: int, threads: int) -> Member:
     """A member on a cluster's worker."""
     torch.set_num_threads(threads)
     return learn(number)
-
-
-def finished(results: Iterable[Member | None]) -> Iterator[Member]:
-    """The members that are done; None is one for which time was too short, which is said."""
-    try:
-        for member in results:
-            if member is None:
-                logger.warning("Out of time: a member is left out.")
-            else:
-                yield member
-    except TerminatedWorkerError as error:
-        advice = "members that are done are saved: give the same command again"
-        raise WorkerError(f"a worker died; {advice}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core.basics import CLASSES, Compute, Digits, InputError
+from ..core.basics import Compute, Digits, InputError, logger
 from ..core.data import KAGGLE_TEST_IMAGES
 from ..core.device import choose_compute
 from ..core.networks import build_network
@@ -20,9 +21,6 @@ from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, VALIDATION
 from ..core.settings import Settings, member_settings
 from .files import find_data, read_data, read_json, recorded_settings
 from .folder import MEMBERS
-
-PARTS = ("settings", "versions", "data", "device", "seconds")  # of metrics.json
-COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy"]  # of history.csv
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def read_results(folder: Path) -> Results:
 
     if not (folder / METRICS).is_file():
         raise InputError(f"{folder} holds no finished run: name the folder of one")
-    metrics = read_json(folder / METRICS)
     try:
+        metrics = read_json(folder / METRICS)
         best_epochs = np.atleast_1d(metrics["best_epoch"]).tolist()
         history = pd.read_csv(folder / HISTORY)
         if "member" not in history:
@@ -78,14 +76,8 @@ def read_results(folder: Path) -> Results:
         probabilities = np.load(folder / PROBABILITIES, allow_pickle=False)
         arrays, said = read_arrays(folder / VALIDATION), read_arrays(folder / MEMBERS)
         held_out, digits = HeldOutAnswers(**arrays) if arrays else None, said.get("digits")
-        whole = all(isinstance(metrics[part], dict) for part in PARTS)
-        # An epoch may have nothing held out, but it has images that it learned from.
-        whole &= len(history) > 0 and history[COLUMNS].iloc[:, :3].notna().all(axis=None)
-        whole &= probabilities.shape[1:] == (CLASSES,)
-        whole &= digits is None or digits.shape[1:] == probabilities.shape[:1]
-        whole &= held_out is None or held_out.row.shape == held_out.right.shape
-        if not whole:
-            raise ValueError("files are cut off, or do not fit together")
+        if history["train_accuracy"].isna().any():
+            raise ValueError(f"{HISTORY} is cut off")
     except Exception as error:  # whatever damaged files make their readers raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(f"{folder} cannot be read ({reason}): do it again, --fresh") from error
@@ -103,27 +95,26 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def merged_by_row(answers: HeldOutAnswers) -> HeldOutAnswers:
     """One answer an image, in the order of `row`: where members share an image, their mean."""
-    row, first, place = np.unique(answers.row, return_index=True, return_inverse=True)
-    total = np.zeros((len(row), CLASSES))
-    np.add.at(total, place, answers.probabilities)
-    shared = np.bincount(place)[:, None]
-    return HeldOutAnswers(row, answers.label[first], (total / shared).astype(np.float32))
+    import pandas as pd
+
+    row, first = np.unique(answers.row, return_index=True)
+    means = pd.DataFrame(answers.probabilities).groupby(answers.row).mean()
+    return HeldOutAnswers(row, answers.label[first], means.to_numpy())
 
 
 def accuracy_in_words(metrics: Mapping[str, Any]) -> list[str]:
     """How well a run did, its error, and the wrong images to expect of Kaggle's 28,000."""
     sentences = ["Nothing was held out, so how well it does is for Kaggle to say."]
     if found := metrics.get("validation"):
-        images, wrong = found["images"], round((1 - found["accuracy"]) * found["images"])
-        # No mistake among N: with 95 % the true share is below 3/N.
-        expected = f"up to {3 / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
-        if wrong:
-            error = found["standard_error"] * KAGGLE_TEST_IMAGES
-            about = f"about {wrong / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
-            expected = f"{about}, give or take {error:,.0f}"
+        images, error = found["images"], found["standard_error"]
+        wrong = round((1 - found["accuracy"]) * images)
+        about = f"about {wrong / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
+        expected = f"{about}, give or take {error * KAGGLE_TEST_IMAGES:,.0f}"
+        if not wrong:  # with 95 % the true share is below 3 of so many
+            expected = f"up to {3 / images * KAGGLE_TEST_IMAGES:,.0f} wrong"
         sentences = [
             f"{wrong:,} of {images:,} held-out images are named wrong: an accuracy of "
-            f"{found['accuracy']:.2%}, with a standard error of {found['standard_error']:.2%}.",
+            f"{found['accuracy']:.2%}, with a standard error of {error:.2%}.",
             f"Of Kaggle's {KAGGLE_TEST_IMAGES:,} test images expect {expected}.",
         ]
     if found := metrics.get("test"):
@@ -132,33 +123,21 @@ def accuracy_in_words(metrics: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def digits_of_run(
-    metrics: Mapping[str, Any], named: Path | None, sample: Callable[[], Digits]
-) -> tuple[Digits | None, str]:
-    """The very digits that a run learned from, or None and why they could not be had.
+def digits_of_run(metrics: Mapping[str, Any], sample: Callable[[], Digits]) -> Digits | None:
+    """The very digits that a run learned from, by their digest; None, which is said, without them.
 
-    They are looked for where the run found them, then where a run today would; their digest says
-    whether they are the same. `named` is where they are now, if somebody knows better; `sample`
-    makes those of a run on the sample.
-
-    Raises:
-        InputError: what was named is missing or damaged, or holds other digits.
+    They are looked for where the run found them, and where a run today would; `sample` makes those
+    of a run on the sample.
     """
     origin, digest = str(metrics["data"].get("origin")), metrics["data"].get("digest")
-    # The labels of test images are known of the sample alone.
-    places = [sample] if metrics.get("test") else [Path(origin), find_data()]
-    for place in [named] if named else dict.fromkeys(places):
-        try:
-            digits = sample() if place is sample else read_data(place) if place else None
-        except InputError:
-            if named:
-                raise
-            continue
-        if digits and digits.digest() == digest:
-            return digits, ""
-    if named:
-        raise InputError(f"{named} holds other digits than those of the run: name its data")
-    return None, f"the run's data are not in {origin} now, so images are left out: see --data"
+    for place in filter(None, (Path(origin), find_data())):
+        with contextlib.suppress(InputError):
+            # The labels of test images are known of the sample alone.
+            digits = sample() if metrics.get("test") else read_data(place)
+            if digits.digest() == digest:
+                return digits
+    logger.warning("Without images: the run's data are neither in %s now nor in data/.", origin)
+    return None
 
 
 def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
@@ -176,30 +155,21 @@ def open_model(
             the device does not work.
     """
     path = run / MODEL if run.is_dir() else run
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: name the folder of a finished run")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings, members = recorded_settings(content["settings"]), content["members"]
         if isinstance(members, list):  # of version 0.1
             members = dict(enumerate(members, start=1))
-        networks = [network_of(member_settings(settings, n), members[n]) for n in members]
-        if not networks:
-            raise ValueError("it holds no network")
+        networks = []
+        for number, weights in members.items():
+            network = build_network(member_settings(settings, number), torch.Generator())
+            for name in [name for name in weights if name.endswith("_extra_state")]:
+                del weights[name]  # version 0.1 has the width of digits there
+            network.load_state_dict(weights)
+            networks.append(network.eval())
     except Exception as error:  # whatever torch's readers raise, and weights that do not fit
-        reason = str(error).partition("\n")[0][:100]
-        raise InputError(f"{path} is no model that can be used ({reason}): train again") from error
+        reason, advice = str(error).partition("\n")[0][:100], "name the folder of a finished run"
+        raise InputError(f"{path} is no model of ours ({reason}): {advice}") from error
     compute = compute or choose_compute(settings, device)
     how = {"device": compute.device, "memory_format": compute.memory_format}
     return [network.to(**how) for network in networks], settings, compute
-
-
-def network_of(settings: Settings, weights: Mapping[str, Tensor]) -> nn.Sequential:
-    """A network with these weights; ValueError or what torch raises where they do not fit."""
-    network = build_network(settings, torch.Generator())
-    # Version 0.1 has the width of digits among the weights.
-    known = {name: value for name, value in weights.items() if not name.endswith("_extra_state")}
-    network.load_state_dict(known)
-    if not all(value.isfinite().all() for value in known.values()):
-        raise ValueError("its weights are not all numbers")
-    return network.eval()

@@ -7,7 +7,6 @@ import torch
 
 from digitkaggle.core.basics import InputError
 from digitkaggle.core.device import choose_compute
-from digitkaggle.runs import files
 from digitkaggle.runs.files import read_data, read_json, read_test_images
 from digitkaggle.runs.results import load_model
 
@@ -40,20 +39,18 @@ def test_a_test_csv_may_be_named_itself(data_folder, few_digits):
     assert torch.equal(read_test_images(data_folder), few_digits.test_images)
 
 
-def test_odd_zips_are_refused(archive, train_csv, test_csv, monkeypatch):
-    with pytest.raises(InputError, match=r"holds test.csv 0 times"):
+def test_odd_zips_are_refused(archive, train_csv):
+    with pytest.raises(InputError, match=r"holds train.csv and test.csv in 0 folders"):
         read_data(archive(**{"train.csv": train_csv}))
-    with pytest.raises(InputError, match=r"holds train.csv 2 times"):
-        read_data(archive(**{"train.csv": "", "a__train.csv": "", "test.csv": ""}))
-    with pytest.raises(InputError, match="different folders"):
+    twice = [f"{folder}{name}" for folder in ("", "a__") for name in ("train.csv", "test.csv")]
+    with pytest.raises(InputError, match="in 2 folders"):
+        read_data(archive(**dict.fromkeys(twice, "")))
+    with pytest.raises(InputError, match="in 0 folders"):
         read_data(archive(**{"a__train.csv": "", "test.csv": ""}))
     path = archive()
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InputError, match=r"data.zip"):
         read_data(path)
-    monkeypatch.setattr(files, "LARGEST_UNPACKED", 100)
-    with pytest.raises(InputError, match="too much"):
-        read_data(archive())
 
 
 def test_damage_inside_a_zip_is_refused(archive):
@@ -93,13 +90,8 @@ def test_a_model_of_version_0_1_opens(tmp_path, trained):
     [
         lambda content: content | {"settings": content["settings"] | {"widths": [9, 9, 9]}},
         lambda content: content | {"settings": content["settings"] | {"epochs": "many"}},
-        lambda content: content | {"members": {}},
         lambda content: {"members": content["members"]},
         lambda content: [],
-        lambda content: (
-            content
-            | {"members": {1: {n: w * float("nan") for n, w in content["members"][1].items()}}}
-        ),
     ],
 )
 def test_what_is_no_model_is_refused(tmp_path, trained, change):

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from digitkaggle.core.basics import InputError
 from digitkaggle.core.settings import make_settings
@@ -67,16 +66,6 @@ def test_a_folder_that_is_at_work_is_refused_or_passed_over(tmp_path):
             pass
 
 
-def test_workers_of_a_run_that_was_killed_keep_its_folder_locked(tmp_path):
-    (tmp_path / "checkpoint").mkdir()
-    with (
-        FileLock(tmp_path / "checkpoint/job-1.lock"),
-        pytest.raises(InputError, match="at work"),
-        claimed_folder(ONE, tmp_path, tmp_path, fresh=False),
-    ):
-        pass
-
-
 def test_a_folder_that_is_a_file_is_refused(tmp_path, few_digits, quick_settings):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="file"):
@@ -95,3 +84,6 @@ def test_members_leave_their_answers_and_a_run_on_all_images_no_validation(tmp_p
     assert json.loads((tmp_path / "metrics.json").read_text())["validation"] is None
     assert not (tmp_path / "validation.npz").exists()
     assert not (tmp_path / "checkpoint").exists()
+    one = make_settings("fast", changes | {"members": 1})
+    run_in_folder(one, few_digits, out=tmp_path, fresh=True, threads=1)
+    assert not (tmp_path / "members.npz").exists()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from digitkaggle.core.settings import make_settings
-from digitkaggle.runs.checkpoint import load_state, training_file
+from digitkaggle.runs.checkpoint import checkpoint_file, load_state
 from digitkaggle.runs.local import run_in_folder
 
 FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "40", "--batch-size", "16"]
@@ -49,7 +49,7 @@ def bytes_of(folder) -> list[bytes]:
 )
 def test_a_run_that_is_ended_goes_on_to_the_same_bytes(tmp_path, data_folder, number, code):
     process = started(tmp_path / "cut", data_folder)
-    wait_for(training_file(tmp_path / "cut", 1))
+    wait_for(checkpoint_file(tmp_path / "cut", "training", 1))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code
@@ -70,8 +70,8 @@ def test_members_that_are_done_are_not_trained_again(tmp_path, few_digits, monke
     settings = make_settings("fast", changes)
     from digitkaggle.runs import jobs, local
 
-    def dies(folder, budget, learn, numbers):
-        for member in jobs.one_by_one(folder, budget, learn, numbers):
+    def dies(keep, learn, numbers):
+        for member in jobs.one_by_one(keep, learn, numbers):
             yield member
             if member.number == 2:
                 raise KeyboardInterrupt
