@@ -35,7 +35,6 @@ from .runs.folder import REPORT, RUNS, newest_run
 from .runs.local import run_in_folder
 from .runs.results import accuracy_in_words, digits_of_run, open_model, read_results
 from .sample import sample_digits
-from .tune import STUDY_FILE, TUNED_FILE, tune
 
 SAMPLE_NOTICE = """\
 ************************************************************************************
@@ -135,7 +134,6 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     search.add_argument("--trials", type=int, required=True, metavar="N", help="in the study")
     search.add_argument("--folds", type=int, default=3, metavar="N", help="of the validation")
     search.add_argument("--study", type=Path, metavar="FILE", help="where the trials are kept")
-    search.set_defaults(study=STUDY_FILE, out=TUNED_FILE)
 
     predict = command(predict_command, "predict")
     predict.add_argument("paths", nargs="*", type=Path, metavar="RUN, IMAGE", help=RUN_HELP)
@@ -212,9 +210,12 @@ def run_command(flags: argparse.Namespace) -> None:
 
 def tune_command(flags: argparse.Namespace) -> None:
     """Search for better settings by cross-validation on the training images."""
+    from .tune import STUDY_FILE, TUNED_FILE, tune  # which needs an extra, Optuna
+
     settings, digits = asked_settings(flags, "fast"), asked_digits(flags)
-    how = {name: getattr(flags, name) for name in ("trials", "folds", "out", "device")}
-    tune(settings, digits, study_file=flags.study, **how)
+    places = {"study_file": flags.study or STUDY_FILE, "out": flags.out or TUNED_FILE}
+    how = {name: getattr(flags, name) for name in ("trials", "folds", "device")}
+    tune(settings, digits, **places, **how)
 
 
 def predict_command(flags: argparse.Namespace) -> None:
