@@ -66,6 +66,7 @@ def test_loss_scaling_recovers_from_an_overflow(sample):
         assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize(("preset", "dtype"), [("fast", torch.float16), ("best", torch.bfloat16)])
 def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, recorded):

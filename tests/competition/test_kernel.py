@@ -16,6 +16,7 @@ METADATA = "kernel/kernel-metadata.json"
 SLUG = "anna/digitkaggle-digit-recognizer"
 SENT = {"language": "python", "kernelType": "script", "machineShape": "NvidiaTeslaT4"}
 SENT |= {"slug": SLUG, "isPrivate": True, "enableGpu": True, "enableInternet": False}
+SENT |= {"dockerImagePinningType": "original", "sessionTimeoutSeconds": 7200}
 SENT |= {"newTitle": "digitkaggle digit recognizer", "competitionDataSources": ["digit-recognizer"]}
 
 
