@@ -63,9 +63,8 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
     steps()  # to warm up
     measures.finish(compute)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiled:
-        with record_function("steps"):  # without waiting for the device's end
-            steps()
+    with profile(activities=activities) as profiled, record_function("steps"):
+        steps()  # without waiting for the device's end
     measures.finish(compute)
     some = digits.test_images[:5000].to(compute.device)
     seconds = seconds_of(
