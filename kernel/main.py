@@ -927,8 +927,8 @@ def viewed(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Te
 
 # %% The run
 # All of it in order: split, augment, train, predict, for every member. A member depends on the data,
-# the settings and its number alone, so wherever it is trained it is the same. `best` trains ten, each
-# of which holds out another tenth of the images, and averages what they say.
+# the settings and its number alone, so wherever it is trained it is the same; on a GPU, nearly.
+# `best` trains ten, each of which holds out another tenth of the images, and averages what they say.
 
 Epochs = Iterator[dict[str, float]]
 Watch = Callable[[int, Training, Epochs], Epochs]
@@ -1386,7 +1386,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "3dec4aa82d1e7c756eec5fa36637bbb9d4c041b77240cf0bf01424cfd893e8b2"
+SOURCE_DIGEST = "41d3c785f3b530cc25bb5f70f7dd4d421f2415930401ce8f6be8c604ba165bfb"
 
 
 class OneLineParser(argparse.ArgumentParser):

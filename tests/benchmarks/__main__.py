@@ -184,7 +184,8 @@ class Bench:
         presets = ("fast",) if self.flags.quick else tuple(PRESETS)
         peaks = {}
         for preset in presets:
-            flags = ["--data", str(self.csvs), *SHORT_RUN[preset]]
+            flags = ["--data", str(self.csvs), "--epochs", "1"]
+            flags += ["--members", "2"] if preset == "best" else []
             folder = self.folder / f"memory-{preset}"
             peaks[preset] = measures.run_preset(preset, folder, *flags)["peak_gb"]
         return peaks
@@ -224,12 +225,6 @@ WITHOUT = {
     "without views": ["--views", "1"],
     "without one cycle": ["--schedule", "constant", "--learning-rate", "0.02"],
     "without bfloat16": ["--precision", "float32"],
-}
-SHORT_RUN = {
-    "fast": ["--epochs", "1"],
-    "balanced": ["--epochs", "1"],
-    "best": ["--epochs", "1", "--members", "2"],
-    "classic": ["--epochs", "1"],
 }
 
 
@@ -296,34 +291,10 @@ def fraction_table(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def augmentation_table(figures: dict[str, float]) -> list[str]:
-    """Ours beside scipy's."""
-    return [
-        "| augmentation | |",
-        "|---|---|",
-        f"| ours | {figures['ours_us']:.1f} us an image |",
-        f"| scipy, image by image | {figures['scipy_us']:.1f} us an image |",
-        f"| times faster | {figures['scipy_us'] / figures['ours_us']:.1f} |",
-        f"| share of a step of fast | {figures['share']:.1%} |",
-    ]
-
-
-def seconds_table(figures: dict[str, float]) -> list[str]:
-    """Seconds by what took them."""
-    return [
-        "| loading | seconds |",
-        "|---|---|",
-        *(f"| {name} | {seconds:.2f} |" for name, seconds in figures.items()),
-    ]
-
-
-def memory_table(figures: dict[str, float]) -> list[str]:
-    """Peak memory by preset."""
-    return [
-        "| peak memory | GB |",
-        "|---|---|",
-        *(f"| {name} | {peak:.2f} |" for name, peak in figures.items()),
-    ]
+def plain_table(figures: dict[str, float]) -> list[str]:
+    """Names and numbers."""
+    rows = [f"| {name} | {number:.3g} |" for name, number in figures.items()]
+    return ["| | |", "|---|---|", *rows]
 
 
 def growth_table(figures: list[dict[str, float]]) -> list[str]:
@@ -365,9 +336,9 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": accuracy_table,
     "ablation": ablation_table,
     "fraction": fraction_table,
-    "augmentation": augmentation_table,
-    "loading": seconds_table,
-    "memory": memory_table,
+    "augmentation": plain_table,
+    "loading": plain_table,
+    "memory": plain_table,
     "growth": growth_table,
     "ensemble": ensemble_table,
     "gpu": gpu.table,

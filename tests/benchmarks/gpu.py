@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,6 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
             step(batch, IMAGE_SIZE)
 
     on_gpu = compute.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats()
     steps()  # to warm up
     measures.finish(compute)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
@@ -67,8 +64,8 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
         steps()  # without waiting for the device's end
     measures.finish(compute)
     some = digits.test_images[:5000].to(compute.device)
-    seconds = seconds_of(
-        lambda: predict_probabilities([training.network], some, compute, settings.views)
+    seconds = measures.fastest(
+        lambda: predict_probabilities([training.network], some, compute, settings.views), repeats=3
     )
     whole = next(event for event in profiled.events() if event.name == "steps").time_range
     # The profiler itself waits at its end: only what ended within the steps counts.
@@ -81,11 +78,6 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
         "predict_us": 1e6 * seconds / len(some),
         "gpu_gb": torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0,
     }
-
-
-def seconds_of(action: Callable[[], Any]) -> float:
-    """Seconds of an action that ends with its answer on the CPU, after one to warm up."""
-    return measures.fastest(action, repeats=3)
 
 
 def table(figures: dict[str, Any]) -> list[str]:
