@@ -928,7 +928,8 @@ def viewed(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Te
 # %% The run
 # All of it in order: split, augment, train, predict, for every member. A member depends on the data,
 # the settings and its number alone, so wherever it is trained it is the same; on a GPU, nearly.
-# `best` trains ten, each of which holds out another tenth of the images, and averages their answers.
+# `best` trains ten, each of which holds out another tenth of the images, and averages what they
+# say.
 
 Epochs = Iterator[dict[str, float]]
 Watch = Callable[[int, Training, Epochs], Epochs]
@@ -1386,7 +1387,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "793f37e00d5c3dceab7154c4ecc0994af360c43baa9696948fd989fb7d22bdcb"
+SOURCE_DIGEST = "53c7dec43e90d96a34fb37a9deb3d5f54f4a785def9ec41204a664552124f2a0"
 
 
 class OneLineParser(argparse.ArgumentParser):

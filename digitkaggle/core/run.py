@@ -2,7 +2,8 @@
 
 All of it in order: split, augment, train, predict, for every member. A member depends on the data,
 the settings and its number alone, so wherever it is trained it is the same; on a GPU, nearly.
-`best` trains ten, each of which holds out another tenth of the images, and averages their answers."""
+`best` trains ten, each of which holds out another tenth of the images, and averages what they
+say."""
 
 from __future__ import annotations
 
