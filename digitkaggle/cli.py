@@ -212,10 +212,9 @@ def tune_command(flags: argparse.Namespace) -> None:
     """Search for better settings by cross-validation on the training images."""
     from .tune import STUDY_FILE, TUNED_FILE, tune  # which needs an extra, Optuna
 
-    settings, digits = asked_settings(flags, "fast"), asked_digits(flags)
-    places = {"study_file": flags.study or STUDY_FILE, "out": flags.out or TUNED_FILE}
     how = {name: getattr(flags, name) for name in ("trials", "folds", "device")}
-    tune(settings, digits, **places, **how)
+    how |= {"study_file": flags.study or STUDY_FILE, "out": flags.out or TUNED_FILE}
+    tune(asked_settings(flags, "fast"), asked_digits(flags), **how)
 
 
 def predict_command(flags: argparse.Namespace) -> None:
