@@ -176,8 +176,6 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
 def asked_settings(flags: argparse.Namespace, preset: str) -> Settings:
     """The preset, changed by the settings file, changed by the flags."""
     changes = read_json(flags.settings) if flags.settings else {}
-    if not isinstance(changes, dict):
-        raise InputError(f"{flags.settings} is no JSON object of settings by name")
     return settings_from_flags(flags, preset, changes)
 
 

@@ -707,9 +707,6 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
-    if compute.recorded and isinstance(optimizer, Muon):
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["lr"], device=compute.device)
     # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
@@ -791,6 +788,8 @@ def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[T
     plain = partial(train_batch, training, data)
     if not (training.compute.recorded and isinstance(training.optimizer, Muon)):
         return plain
+    for group in training.optimizer.param_groups:  # a recorded step reads its rate from there
+        group["lr"] = torch.as_tensor(group["lr"], device=training.compute.device)
     graphs: dict[tuple[int, int], Any] = {}
 
     def step(batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -804,8 +803,10 @@ def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[T
             torch.cuda.synchronize()
             with torch.cuda.stream(stream):
                 graph.capture_begin()
-                results = plain(place, size)
-                graph.capture_end()
+                try:
+                    results = plain(place, size)
+                finally:  # or nothing would run on this GPU any more, not even a plain step
+                    graph.capture_end()
             graphs[key] = graph, place, results
         graph, place, results = graphs[key]
         place.copy_(batch)
@@ -1209,9 +1210,9 @@ def try_out(settings: Settings, compute: Compute) -> None:
     images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)
     data = LabelledImages(images, torch.arange(count) % CLASSES).to(compute.device)
     training = start_training(settings, compute, count)
+    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
     for group in training.optimizer.param_groups:
         group["lr"] = group["lr"] * 0  # too high a rate is no fault of the device's either
-    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
     # Three times, for the first is done plainly, the second is recorded, and both are replayed.
     losses = [step(batch, size)[0] for size in set(settings.image_sizes) for _ in range(3)]
     total = sum(losses) + predict_logits(training.network, images, compute).sum()
@@ -1387,7 +1388,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "53c7dec43e90d96a34fb37a9deb3d5f54f4a785def9ec41204a664552124f2a0"
+SOURCE_DIGEST = "bc092e2a6e146dd3dd97b38f814ca7ae3fee47efeb0060f9e40b64a6975f014c"
 
 
 class OneLineParser(argparse.ArgumentParser):

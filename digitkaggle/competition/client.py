@@ -45,7 +45,7 @@ def kaggle_account() -> dict[str, str]:
     if all(given.values()) or not path.is_file():
         return given
     found = read_json(path)
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in given):
+    if not all(isinstance(found.get(name), str) for name in given):
         raise InputError(f"{path} has no username and key: {NEW_TOKEN}")
     return {name: given[name] or found[name] for name in given}
 

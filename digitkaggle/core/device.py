@@ -85,9 +85,9 @@ def try_out(settings: Settings, compute: Compute) -> None:
     images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)
     data = LabelledImages(images, torch.arange(count) % CLASSES).to(compute.device)
     training = start_training(settings, compute, count)
+    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
     for group in training.optimizer.param_groups:
         group["lr"] = group["lr"] * 0  # too high a rate is no fault of the device's either
-    batch, step = torch.arange(count, device=compute.device), make_step(training, data)
     # Three times, for the first is done plainly, the second is recorded, and both are replayed.
     losses = [step(batch, size)[0] for size in set(settings.image_sizes) for _ in range(3)]
     total = sum(losses) + predict_logits(training.network, images, compute).sum()

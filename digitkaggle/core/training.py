@@ -66,9 +66,6 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)
     optimizer = make_optimizer(settings, network)
-    if compute.recorded and isinstance(optimizer, Muon):
-        for group in optimizer.param_groups:
-            group["lr"] = torch.tensor(group["lr"], device=compute.device)
     # Float16 cannot hold small gradients: the scaler lifts the loss, less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
     needed = math.ceil(settings.minimum_steps / math.ceil(images / settings.batch_size))
@@ -150,6 +147,8 @@ def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[T
     plain = partial(train_batch, training, data)
     if not (training.compute.recorded and isinstance(training.optimizer, Muon)):
         return plain
+    for group in training.optimizer.param_groups:  # a recorded step reads its rate from there
+        group["lr"] = torch.as_tensor(group["lr"], device=training.compute.device)
     graphs: dict[tuple[int, int], Any] = {}
 
     def step(batch: Tensor, size: int) -> tuple[Tensor, Tensor]:
@@ -163,8 +162,10 @@ def make_step(training: Training, data: LabelledImages) -> Callable[..., tuple[T
             torch.cuda.synchronize()
             with torch.cuda.stream(stream):
                 graph.capture_begin()
-                results = plain(place, size)
-                graph.capture_end()
+                try:
+                    results = plain(place, size)
+                finally:  # or nothing would run on this GPU any more, not even a plain step
+                    graph.capture_end()
             graphs[key] = graph, place, results
         graph, place, results = graphs[key]
         place.copy_(batch)

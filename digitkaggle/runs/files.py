@@ -29,12 +29,15 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
-    """The JSON value in a file; InputError if there is none, with line and column."""
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; InputError if there is none, with line and column."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON that can be read ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is no JSON object, with a value for each name")
+    return value
 
 
 def recorded_settings(values: Mapping[str, Any]) -> Settings:

@@ -51,6 +51,8 @@ REFUSED = [
     (METADATA, '{"title": "Another title"}', "another-title"),
     (METADATA, '{"id": "digitkaggle-digit-recognizer"}', "has no owner"),
     (METADATA, "{", METADATA),
+    (METADATA, "[]", f"{METADATA} is no JSON object"),
+    ("runs/kaggle.json", "[]", "kaggle.json is no JSON object"),
     (BUNDLER, REFUSES, "no, thanks"),
     (BUNDLER, None, BUNDLER),
     ("runs/kaggle.json", '{"pushes": [', "kaggle.json"),

@@ -70,7 +70,7 @@ def test_what_is_no_zip_is_refused(tmp_path, content):
             read_data(location)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"1" * 5000])
 def test_what_is_no_json_is_refused(tmp_path, content):
     (tmp_path / "file.json").write_bytes(content)
     with pytest.raises(InputError, match=r"file\.json"):
