@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import shlex
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from .competition.client import KaggleError
 from .competition.download import download
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] not in {*commands, "-h", "--help", "--version"}:
         arguments.insert(0, "run")
     signal.signal(signal.SIGTERM, interrupt)
+    gc.freeze()  # what is imported stays, and need not be looked through again and again
     try:
         flags = parser.parse_args(arguments)
         set_up(flags)
@@ -87,7 +88,7 @@ def explained(error: BaseException, arguments: Sequence[str]) -> tuple[int, str]
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, (InputError, KaggleError)):
         return 2 if isinstance(error, InputError) else 3, f"error: {error}"
-    if isinstance(error, TerminatedWorkerError):
+    if type(error).__name__ == "TerminatedWorkerError":  # joblib's, whose import takes a while
         return 1, "error: a worker died; what is done is saved: give the same command again"
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     if isinstance(error, MemoryError) or any(part in said for part in NO_MEMORY):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import ctypes
 import dataclasses
 import hashlib
 import io
@@ -24,6 +25,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 import warnings
@@ -35,7 +37,6 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
 from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
@@ -115,6 +116,19 @@ class Compute:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
 
 
+def keep_freed_memory(keep: bool = True) -> None:
+    """Let this process keep the memory that tensors free for the next ones; or give it back."""
+    # Else glibc gives a large tensor's pages back to Linux at once, which hands them out again page
+    # by page, each filled with zeros: a fifth of the time of training on a CPU.
+    trim_threshold, mmap_threshold = -1, -3
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems than glibc's
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, 2**30 if keep else 2**17)
+        libc.mallopt(mmap_threshold, 2**25)  # the most that it allows
+        if not keep:
+            libc.malloc_trim(0)
+
+
 def show_log(level: int = logging.INFO) -> None:
     """Print messages of `level` and above: warnings on standard error, the rest on output."""
     usual, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
@@ -159,7 +173,7 @@ class Settings:
     shift: float = setting(2.8, "affine: up to so many pixels each way", high=28)
     zoom: float = setting(0.1, "affine: up to such a part larger or smaller", high=0.99)
     shear: float = setting(10.0, "affine: up to so many degrees of lean", high=80)
-    image_sizes: tuple[int, ...] = setting((20, 20, 28), "affine: pixels a side, in turn", 8, 28)
+    image_sizes: tuple[int, ...] = setting((20, 20, 28), "affine: pixels a side, in turn", 15, 28)
     # The network; a width of 0 leaves digits as they stand
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
     digit_widths: tuple[int, ...] = setting((0,), "upright and so wide, member by member", 0, 28)
@@ -171,7 +185,7 @@ class Settings:
     optimizer: str = setting("muon", "muon (beside SGD), or adam", choices=("muon", "adam"))
     learning_rate: float = setting(0.1, "of Adam, or of SGD beside Muon; the peak", 1e-9, 1e6)
     muon_learning_rate: float = setting(0.1, "of Muon's convolutions; the peak", 1e-9, 1e6)
-    momentum: float = setting(0.6, "of Muon and its SGD, Nesterov's", high=0.999)
+    momentum: float = setting(0.75, "of Muon and its SGD, Nesterov's", high=0.999)
     weight_decay: float = setting(5e-4, "L2 penalty, not on Muon's part", high=1e6)
     label_smoothing: float = setting(0.1, "share of the target spread evenly", high=0.99)
     schedule: str = setting("one-cycle", "of the rate", choices=("one-cycle", "constant"))
@@ -287,30 +301,33 @@ def split_rows(
     labels: Tensor, fraction: float, seed: int, *, by_class: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows to train on and a share of them to hold out, at random, of every class the same."""
-    # Imported here, for it costs most of a second that a help text need not wait for.
-    from sklearn.model_selection import train_test_split
-
-    classes = labels.numpy() if by_class else None
-    rows = np.arange(len(labels))
-    try:
-        parts = train_test_split(rows, test_size=fraction, stratify=classes, random_state=seed)
-    except ValueError as error:
-        raise InputError(f"too few images to hold out {fraction:g} of them: {error}") from error
-    return torch.from_numpy(parts[0]), torch.from_numpy(parts[1])
+    images, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
+    if images < len(classes) or images == len(labels):
+        raise InputError(f"too few images to hold out {fraction:g} of them (of every class)")
+    even_steps = ((torch.arange(images) + 0.5) * (len(labels) / images)).long()
+    return parted(labels, even_steps, seed, by_class=by_class)
 
 
 def fold_rows(
     labels: Tensor, folds: int, fold: int, seed: int, *, by_class: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows outside and inside one fold, from 0, of so many that share the images out evenly."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
     fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
     if fewest < folds:
         raise InputError(f"{folds} folds need as many images (of every class), not {fewest}")
-    shuffled = (StratifiedKFold if by_class else KFold)(folds, shuffle=True, random_state=seed)
-    parts = list(shuffled.split(np.zeros(len(labels)), labels.numpy()))[fold]
-    return torch.from_numpy(parts[0]), torch.from_numpy(parts[1])
+    return parted(labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class)
+
+
+def parted(labels: Tensor, places: Tensor, seed: int, *, by_class: bool) -> tuple[Tensor, Tensor]:
+    """All rows shuffled, but those at the places, and these.
+
+    By class, places are counted class after class, so that even steps take every class's share.
+    """
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    counted = labels[rows].argsort(stable=True) if by_class else torch.arange(len(labels))
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[counted[places]] = True
+    return rows[~held], rows[held]
 
 
 # %% Augmentation
@@ -459,10 +476,12 @@ class SeededDropout(nn.Module):
 
 
 # %% The network
-# Convolutions in three stages, batch-normalised. Three choices are worth a word:
+# Convolutions in three stages, batch-normalised. Four choices are worth a word:
 #
 # - The first layer takes steps of two pixels: at 28 x 28 a convolution costs most and sees only
 #   strokes. That saves a quarter of the time for 0.04 points, no more than chance would give.
+# - Two layers leave the edge out, where no digit reaches: their maps are two places smaller, and
+#   training takes a quarter less, for no accuracy at all (99.42 % with and without, ten folds).
 # - The last feature maps are pooled to their maxima. Where exactly a stroke lies matters little, no
 #   large linear layer is needed, and images of any size go in. Maxima beat averages by 0.05 points.
 # - Some members of `best` see each digit set upright and to a width. They are no better for it, but
@@ -475,11 +494,11 @@ def compact_network(
     """Three stages; from N x 1 x 28 x 28 to logits, N x 10. `depths`: of stages two and three."""
     first, second, third = widths
     return nn.Sequential(
-        nn.Conv2d(1, first, kernel_size=5, stride=2, padding=2, bias=False),  # first x 14 x 14
+        nn.Conv2d(1, first, kernel_size=3, stride=2, padding=1, bias=False),  # first x 14 x 14
         nn.BatchNorm2d(first),
         nn.ReLU(),
-        *convolutions(first, second, depths[0], halved=True),  # second x 7 x 7
-        *convolutions(second, third, depths[1], halved=False),  # third x 7 x 7
+        *convolutions(first, second, depths[0], halved=True),  # second x 6 x 6
+        *convolutions(second, third, depths[1], halved=False),  # third x 4 x 4
         GlobalMaxPool(),  # third x 1 x 1
         nn.Flatten(),  # third
         SeededDropout(dropout, generator),
@@ -488,10 +507,14 @@ def compact_network(
 
 
 def convolutions(channels: int, width: int, depth: int, *, halved: bool) -> list[nn.Module]:
-    """So many 3 x 3 convolutions from `channels` to `width`, the last one pooled or not."""
+    """So many 3 x 3 convolutions from `channels` to `width`, the last one pooled or not.
+
+    The first of those that are pooled, and the last of the others, leave the edge out.
+    """
     layers: list[nn.Module] = []
     for number in range(depth):
-        layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False))
+        edge = int(number != (0 if halved else depth - 1))
+        layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=edge, bias=False))
         if halved and number == depth - 1:
             # Before normalisation, which then has a quarter of the work.
             layers.append(nn.MaxPool2d(2))
@@ -571,7 +594,7 @@ def build_network(
 # is neglected; plain Nesterov SGD does the rest. With Adam `fast` loses 0.20 points (give or take
 # 0.04, as always over three seeds and splits).
 
-def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
+def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     """About the nearest ones, N x rows x columns, whose singular values are 1: Newton-Schulz."""
     tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.mT if tall else matrices
@@ -703,6 +726,7 @@ class Training:
 
 def start_training(settings: Settings, compute: Compute, images: int) -> Training:
     """A fresh network and all that trains it on so many images, drawn from the settings' seed."""
+    keep_freed_memory()
     order = torch.Generator().manual_seed(settings.seed)
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)
@@ -891,11 +915,13 @@ def training_images(digits: Digits, rows: Tensor, settings: Settings) -> Labelle
 
 
 # %% Prediction
-# A test image is looked at as it is, shifted along a diagonal both ways, then turned and zoomed a
-# little, and the probabilities are averaged; each view takes one more prediction. Three views give a
-# network trained as shortly as `fast` 0.06 points (99.31 to 99.38 %, eight splits). To one that has
-# trained for longer they give nothing that a held-out set of this size could show.
+# An image that the network is not sure of is looked at again, shifted along a diagonal both ways,
+# then turned and zoomed a little, and the probabilities are averaged. Three views give a network
+# trained as shortly as `fast` 0.1 points (99.31 to 99.42 %, ten folds). Of the images that it is sure
+# of at first sight, 92 in 100, not one in 33,600 was named otherwise after more views: they are
+# spared the time.
 
+SURE = 0.7  # by how much the likeliest class must lead
 # Degrees of rotation, pixels to the right and down, zoom.
 VIEWS = [(0, (0, 0), 1), (0, (1, 1), 1), (0, (-1, -1), 1)]
 VIEWS += [(7, (0, 0), 1), (-7, (0, 0), 1), (0, (0, 0), 1.06), (0, (0, 0), 0.94)]
@@ -910,11 +936,21 @@ def predict_probabilities(
     """
     answers = torch.zeros(len(networks), len(images), CLASSES)
     for answer, network in zip(answers, networks if len(images) else [], strict=False):
-        total = torch.zeros(len(images), CLASSES, device=compute.device)
-        for view in VIEWS[:views]:
-            total += predict_logits(network, images, compute, partial(viewed, view)).softmax(dim=1)
-        answer.copy_(total / views)
+        answer.copy_(one_network(network, images, compute, views))
     return sum(answers[1:], start=answers[0]) / len(networks)
+
+
+def one_network(network: nn.Module, images: Tensor, compute: Compute, views: int) -> Tensor:
+    """A network's probabilities, on its device: of one view where it is sure, else of all."""
+    total = predict_logits(network, images, compute).softmax(dim=1)
+    first, second = total.topk(2, dim=1).values.unbind(dim=1)
+    unsure = (first - second < SURE).nonzero().squeeze(1)
+    doubtful = images[unsure.to(images.device)]
+    for view in VIEWS[1:views] if len(unsure) else []:
+        logits = predict_logits(network, doubtful, compute, partial(viewed, view))
+        total[unsure] += logits.softmax(dim=1)
+    total[unsure] /= views
+    return total
 
 
 def viewed(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
@@ -991,6 +1027,7 @@ def run(
             *(member.number, settings.members, wrong.sum(), len(wrong), member.best_epoch),
             *(len(member.history), member.seconds["train"]),
         )
+    keep_freed_memory(False)
     return Result(settings, compute, sorted(members, key=lambda member: member.number))
 
 
@@ -1035,13 +1072,12 @@ def train_member(
 
 # %% Reading the digits
 # `train.csv` has the columns `label` and `pixel0` to `pixel783`, `test.csv` the pixels alone. They
-# are read by pandas, and checked: what is no pixel ends the run with its row and column.
+# are read by numpy, and checked: what is no pixel ends the run with its row and column.
 
 COMPETITION = "digit-recognizer"
 KAGGLE_TEST_IMAGES = 28_000
 TRAIN_FILE, TEST_FILE = "train.csv", "test.csv"
 PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
-ROWS_AT_ONCE, SURPLUS = 5000, "surplus"
 GET_IT_AGAIN = f"download it from https://www.kaggle.com/c/{COMPETITION}/data again"
 
 
@@ -1086,55 +1122,44 @@ def read_images(file: Path) -> torch.Tensor:
 
 def read_table(path: Path, columns: list[str]) -> np.ndarray:
     """A CSV's columns, which may stand in any order, as uint8, rows x columns; checked."""
-    import pandas as pd
-
-    chunks = [np.empty((0, len(columns)), np.uint8)]
+    names: list[str] = []
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            if file.peek().lstrip()[:1] == b"<":
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without rows, which is refused below
+            lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))
+            header = next(lines, "")
+            if header.lstrip()[:1] == "<":
                 raise ValueError("a web page, not the data: sign in and accept the rules")
-            # Of a row with a value too many pandas but warns, or cuts it where a chunk begins: it
-            # would shift the columns. So there is one column more, which has to stay empty.
-            warnings.simplefilter("error")
-            names = [*pd.read_csv(file, index_col=False, nrows=0), SURPLUS]
-            file.seek(0)
-            how = {"index_col": False, "header": None, "names": names, "skiprows": 1}
-            reader = pd.read_csv(file, **how, low_memory=False, chunksize=ROWS_AT_ONCE)
-            for chunk in progress(reader, desc=f"reading {path.name}", unit_scale=ROWS_AT_ONCE):
-                chunks.append(checked_bytes(chunk, columns))
-    except (ValueError, Warning) as error:  # all that pandas raises is a ValueError
-        raise InputError(f"{path}: {str(error).strip()}: {GET_IT_AGAIN}") from error
+            names = [name.strip().strip('"') for name in header.split(",")]
+            for name in [*columns, *names]:
+                if name not in columns or names.count(name) != 1:
+                    raise ValueError(f"line 1: column {name!r:.40} is missing, strange or twice")
+            # It takes two thirds of the time of pandas, and nothing but whole numbers up to 255.
+            how = {"delimiter": ",", "quotechar": '"', "comments": None, "ndmin": 2}
+            bar = progress(lines, desc=f"reading {path.name}", unit=" rows")
+            table = np.loadtxt(bar, np.uint8, **how)
+        if not table.size:
+            raise ValueError("it has a header but no rows")
+        if table.shape[1] != len(names):
+            raise ValueError(f"a row has {table.shape[1]} values, not {len(names)}")
+        if names != columns:
+            table = table[:, [names.index(name) for name in columns]]
+        for row in np.flatnonzero(table[:, 0] >= CLASSES)[:1] if columns[0] == "label" else []:
+            raise ValueError(f"row {row + 1}, column label: {table[row, 0]} is no digit")
+        return table
+    except ValueError as error:
+        raise InputError(f"{path}: {cell_named(str(error), names)}: {GET_IT_AGAIN}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): {GET_IT_AGAIN}") from error
-    if len(chunks) == 1 or not len(chunks[1]):
-        raise InputError(f"{path} has a header but no rows: {GET_IT_AGAIN}")
-    return np.concatenate(chunks)
 
 
-def checked_bytes(chunk: Any, columns: list[str]) -> np.ndarray:
-    """Some rows of a CSV as uint8; ValueError, with row and column, if a value is none."""
-    import pandas as pd
-
-    strange = sorted({*chunk} - {*columns, SURPLUS})
-    wrong = [*(name for name in columns if name not in chunk), *strange]
-    if wrong:
-        raise ValueError(f"line 1: column {wrong[0]!r:.40} is missing, strange or twice there")
-    for row in chunk.index[chunk[SURPLUS].notna()][:1]:
-        raise ValueError(f"row {row + 1} has a value too many")
-    values = chunk.drop(columns=SURPLUS)
-    if any(dtype.kind not in "iuf" for dtype in values.dtypes):
-        values = values.apply(pd.to_numeric, errors="coerce")
-    values = values.to_numpy()[:, values.columns.get_indexer(columns)]
-    with np.errstate(invalid="ignore"):
-        table = values.astype(np.uint8)
-    right = table == values  # not of 300, which pandas 2 turns into 44 silently, -1, 1.5 or NaN
-    if columns[0] == "label":
-        right[:, 0] &= table[:, 0] < CLASSES
-    for row, column in np.argwhere(~right)[:1] if not right.all() else []:
-        text = str(chunk[columns[column]].iloc[row])
-        place = f"row {chunk.index[row] + 1}, column {columns[column]}"
-        raise ValueError(f"{place}: {text!r:.40} is no whole number in the range allowed")
-    return table
+def cell_named(fault: str, names: list[str]) -> str:
+    """What numpy says of a cell that is no pixel, by the name of its column."""
+    found = re.match(r"could not convert string (.*) to .* at row (\d+), column (\d+)", fault)
+    if not found:
+        return fault.partition(";")[0]
+    row, column = int(found[2]) + 1, dict(enumerate(names, 1)).get(int(found[3]), "surplus")
+    return f"row {row}, column {column}: {found[1]:.40} is no whole number from 0 to 255"
 
 
 # %% The device
@@ -1240,11 +1265,11 @@ def write_results(
     answers = "".join(["ImageId,Label\n", *(f"{number},{digit}\n" for number, digit in lines)])
     weights = {member.number: member.weights for member in result.members}
     model = {"settings": vars(result.settings), "members": weights}
-    history = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    how = {"fmt": "%.9g", "delimiter": ",", "header": ",".join(table.dtype.names), "comments": ""}
     write_file(folder / MODEL, lambda file: torch.save(model, file))
-    write_file(folder / HISTORY, lambda file: file.write(history.encode()))
+    write_file(folder / HISTORY, lambda file: np.savetxt(file, table, **how))
     write_file(folder / PROBABILITIES, lambda file: np.save(file, probabilities))
-    write_file(folder / PICTURE, lambda file: picture(result, digits).savefig(file, dpi=100))
+    write_file(folder / PICTURE, lambda file: picture(result, digits).savefig(file))
     write_file(folder / submission, lambda file: file.write(answers.encode()))
     if len(held_out["row"]):
         write_file(folder / VALIDATION, lambda file: np.savez(file, **held_out))
@@ -1267,11 +1292,10 @@ def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}): {advice}") from error
 
 
-def history_table(result: Result) -> Any:
-    """The members' histories as a pandas DataFrame, one row an epoch."""
-    import pandas as pd
-
-    return pd.DataFrame([{"member": m.number, **row} for m in result.members for row in m.history])
+def history_table(result: Result) -> np.ndarray:
+    """The members' histories, one record an epoch, with its columns by name."""
+    rows = [{"member": m.number, **row} for m in result.members for row in m.history]
+    return np.array([tuple(row.values()) for row in rows], [(name, float) for name in rows[0]])
 
 
 def held_out_answers(result: Result, digits: Digits) -> dict[str, np.ndarray]:
@@ -1326,7 +1350,7 @@ def picture(result: Result, digits: Digits) -> Any:
     # A Figure of its own needs no display; imported here, for it costs a second.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 10), layout="constrained")
+    figure = Figure(figsize=(13, 10))
     losses, errors, confusion, mistakes = figure.subplots(2, 2).flat
     draw_curves(losses, history_table(result), "loss")
     draw_curves(errors, history_table(result), "accuracy")
@@ -1337,12 +1361,13 @@ def picture(result: Result, digits: Digits) -> Any:
     return figure
 
 
-def draw_curves(axes: Any, history: Any, quantity: str) -> None:
+def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
     """`loss`, or `accuracy` as errors on a scale that shows one in a thousand, over epochs."""
     for part, label, colour in (("train", "training", FIRST), ("val", "held out", SECOND)):
-        for number, rows in history.groupby("member"):
+        for number in np.unique(history["member"]):
+            rows = history[history["member"] == number]
             values = rows[f"{part}_{quantity}"]
-            values = values if quantity == "loss" else (1 - values).clip(lower=2e-4)
+            values = values if quantity == "loss" else (1 - values).clip(min=2e-4)
             named = {"label": label} if number == history["member"].min() else {}
             axes.plot(rows["epoch"], values, ".-", color=colour, alpha=0.8, **named)
     axes.set(xlabel="epoch", title="loss" if quantity == "loss" else "share named wrong")
@@ -1352,11 +1377,15 @@ def draw_curves(axes: Any, history: Any, quantity: str) -> None:
 
 def draw_confusion(axes: Any, held_out: Mapping[str, np.ndarray]) -> None:
     """How often each true class was taken for each other; colours on a logarithmic scale."""
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    predicted = held_out["probabilities"].argmax(axis=1)
-    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"norm": "log"}}
-    ConfusionMatrixDisplay.from_predictions(held_out["label"], predicted, ax=axes, **look)
+    pairs = CLASSES * held_out["label"] + held_out["probabilities"].argmax(axis=1)
+    counts = np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    axes.imshow(counts + 0.5, cmap="Blues", norm="log")
+    for row, column in np.argwhere(counts):
+        colour = "white" if row == column else "black"
+        text = str(counts[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    ticks = {"xticks": range(CLASSES), "yticks": range(CLASSES)}
+    axes.set(xlabel="predicted digit", ylabel="true digit", **ticks)
 
 
 def draw_mistakes(axes: Any, digits: Digits, held_out: Mapping[str, np.ndarray]) -> None:
@@ -1388,7 +1417,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "bc092e2a6e146dd3dd97b38f814ca7ae3fee47efeb0060f9e40b64a6975f014c"
+SOURCE_DIGEST = "4eb8bd9f6faaf84e7fedfe30a0fc053db9b013f7fd9e5e9aef1430d8a80f1da9"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -1431,6 +1460,8 @@ def settings_from_flags(
 
 def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
     """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
+    from joblib import Parallel, delayed  # a tenth of a second that a run on a CPU need not wait
+
     compute, done = learn.keywords["compute"], set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
     if min(gpus, len(numbers)) > 1:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from joblib import Parallel, delayed
 
 from .basics import Compute, InputError, logger, show_log
 from .data import find_data, kaggle_folder, on_kaggle, read_digits
@@ -66,6 +65,8 @@ def settings_from_flags(
 
 def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
     """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
+    from joblib import Parallel, delayed  # a tenth of a second that a run on a CPU need not wait
+
     compute, done = learn.keywords["compute"], set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
     if min(gpus, len(numbers)) > 1:

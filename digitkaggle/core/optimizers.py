@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .settings import Settings
 
 
-def orthogonalised(matrices: Tensor, iterations: int = 3) -> Tensor:
+def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
     """About the nearest ones, N x rows x columns, whose singular values are 1: Newton-Schulz."""
     tall = matrices.shape[1] > matrices.shape[2]
     wide = matrices.mT if tall else matrices

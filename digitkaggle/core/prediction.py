@@ -1,9 +1,10 @@
 """Prediction.
 
-A test image is looked at as it is, shifted along a diagonal both ways, then turned and zoomed a
-little, and the probabilities are averaged; each view takes one more prediction. Three views give a
-network trained as shortly as `fast` 0.06 points (99.31 to 99.38 %, eight splits). To one that has
-trained for longer they give nothing that a held-out set of this size could show."""
+An image that the network is not sure of is looked at again, shifted along a diagonal both ways,
+then turned and zoomed a little, and the probabilities are averaged. Three views give a network
+trained as shortly as `fast` 0.1 points (99.31 to 99.42 %, ten folds). Of the images that it is sure
+of at first sight, 92 in 100, not one in 33,600 was named otherwise after more views: they are
+spared the time."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from .augment import affine_matrices, apply_affine
 from .basics import CLASSES, Compute
 from .training import predict_logits
 
+SURE = 0.7  # by how much the likeliest class must lead
 # Degrees of rotation, pixels to the right and down, zoom.
 VIEWS = [(0, (0, 0), 1), (0, (1, 1), 1), (0, (-1, -1), 1)]
 VIEWS += [(7, (0, 0), 1), (-7, (0, 0), 1), (0, (0, 0), 1.06), (0, (0, 0), 0.94)]
@@ -31,11 +33,21 @@ def predict_probabilities(
     """
     answers = torch.zeros(len(networks), len(images), CLASSES)
     for answer, network in zip(answers, networks if len(images) else [], strict=False):
-        total = torch.zeros(len(images), CLASSES, device=compute.device)
-        for view in VIEWS[:views]:
-            total += predict_logits(network, images, compute, partial(viewed, view)).softmax(dim=1)
-        answer.copy_(total / views)
+        answer.copy_(one_network(network, images, compute, views))
     return sum(answers[1:], start=answers[0]) / len(networks)
+
+
+def one_network(network: nn.Module, images: Tensor, compute: Compute, views: int) -> Tensor:
+    """A network's probabilities, on its device: of one view where it is sure, else of all."""
+    total = predict_logits(network, images, compute).softmax(dim=1)
+    first, second = total.topk(2, dim=1).values.unbind(dim=1)
+    unsure = (first - second < SURE).nonzero().squeeze(1)
+    doubtful = images[unsure.to(images.device)]
+    for view in VIEWS[1:views] if len(unsure) else []:
+        logits = predict_logits(network, doubtful, compute, partial(viewed, view))
+        total[unsure] += logits.softmax(dim=1)
+    total[unsure] /= views
+    return total
 
 
 def viewed(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .basics import IMAGE_SIZE, VERSION, Digits, InputError
+from .basics import CLASSES, IMAGE_SIZE, VERSION, Digits, InputError
 from .run import Result
 
 SUBMISSION, MODEL, HISTORY = "submission.csv", "model.pt", "history.csv"
@@ -37,11 +37,11 @@ def write_results(
     answers = "".join(["ImageId,Label\n", *(f"{number},{digit}\n" for number, digit in lines)])
     weights = {member.number: member.weights for member in result.members}
     model = {"settings": vars(result.settings), "members": weights}
-    history = table.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+    how = {"fmt": "%.9g", "delimiter": ",", "header": ",".join(table.dtype.names), "comments": ""}
     write_file(folder / MODEL, lambda file: torch.save(model, file))
-    write_file(folder / HISTORY, lambda file: file.write(history.encode()))
+    write_file(folder / HISTORY, lambda file: np.savetxt(file, table, **how))
     write_file(folder / PROBABILITIES, lambda file: np.save(file, probabilities))
-    write_file(folder / PICTURE, lambda file: picture(result, digits).savefig(file, dpi=100))
+    write_file(folder / PICTURE, lambda file: picture(result, digits).savefig(file))
     write_file(folder / submission, lambda file: file.write(answers.encode()))
     if len(held_out["row"]):
         write_file(folder / VALIDATION, lambda file: np.savez(file, **held_out))
@@ -64,11 +64,10 @@ def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}): {advice}") from error
 
 
-def history_table(result: Result) -> Any:
-    """The members' histories as a pandas DataFrame, one row an epoch."""
-    import pandas as pd
-
-    return pd.DataFrame([{"member": m.number, **row} for m in result.members for row in m.history])
+def history_table(result: Result) -> np.ndarray:
+    """The members' histories, one record an epoch, with its columns by name."""
+    rows = [{"member": m.number, **row} for m in result.members for row in m.history]
+    return np.array([tuple(row.values()) for row in rows], [(name, float) for name in rows[0]])
 
 
 def held_out_answers(result: Result, digits: Digits) -> dict[str, np.ndarray]:
@@ -123,7 +122,7 @@ def picture(result: Result, digits: Digits) -> Any:
     # A Figure of its own needs no display; imported here, for it costs a second.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 10), layout="constrained")
+    figure = Figure(figsize=(13, 10))
     losses, errors, confusion, mistakes = figure.subplots(2, 2).flat
     draw_curves(losses, history_table(result), "loss")
     draw_curves(errors, history_table(result), "accuracy")
@@ -134,12 +133,13 @@ def picture(result: Result, digits: Digits) -> Any:
     return figure
 
 
-def draw_curves(axes: Any, history: Any, quantity: str) -> None:
+def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
     """`loss`, or `accuracy` as errors on a scale that shows one in a thousand, over epochs."""
     for part, label, colour in (("train", "training", FIRST), ("val", "held out", SECOND)):
-        for number, rows in history.groupby("member"):
+        for number in np.unique(history["member"]):
+            rows = history[history["member"] == number]
             values = rows[f"{part}_{quantity}"]
-            values = values if quantity == "loss" else (1 - values).clip(lower=2e-4)
+            values = values if quantity == "loss" else (1 - values).clip(min=2e-4)
             named = {"label": label} if number == history["member"].min() else {}
             axes.plot(rows["epoch"], values, ".-", color=colour, alpha=0.8, **named)
     axes.set(xlabel="epoch", title="loss" if quantity == "loss" else "share named wrong")
@@ -149,11 +149,15 @@ def draw_curves(axes: Any, history: Any, quantity: str) -> None:
 
 def draw_confusion(axes: Any, held_out: Mapping[str, np.ndarray]) -> None:
     """How often each true class was taken for each other; colours on a logarithmic scale."""
-    from sklearn.metrics import ConfusionMatrixDisplay
-
-    predicted = held_out["probabilities"].argmax(axis=1)
-    look = {"cmap": "Blues", "colorbar": False, "im_kw": {"norm": "log"}}
-    ConfusionMatrixDisplay.from_predictions(held_out["label"], predicted, ax=axes, **look)
+    pairs = CLASSES * held_out["label"] + held_out["probabilities"].argmax(axis=1)
+    counts = np.bincount(pairs, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+    axes.imshow(counts + 0.5, cmap="Blues", norm="log")
+    for row, column in np.argwhere(counts):
+        colour = "white" if row == column else "black"
+        text = str(counts[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    ticks = {"xticks": range(CLASSES), "yticks": range(CLASSES)}
+    axes.set(xlabel="predicted digit", ylabel="true digit", **ticks)
 
 
 def draw_mistakes(axes: Any, digits: Digits, held_out: Mapping[str, np.ndarray]) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 
 from torch import Tensor
 
-from .basics import Compute, Digits, LabelledImages, logger
+from .basics import Compute, Digits, LabelledImages, keep_freed_memory, logger
 from .prediction import predict_probabilities
 from .settings import Settings, member_settings
 from .split import member_rows
@@ -79,6 +79,7 @@ def run(
             *(member.number, settings.members, wrong.sum(), len(wrong), member.best_epoch),
             *(len(member.history), member.seconds["train"]),
         )
+    keep_freed_memory(False)
     return Result(settings, compute, sorted(members, key=lambda member: member.number))
 
 

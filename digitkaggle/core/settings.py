@@ -38,7 +38,7 @@ class Settings:
     shift: float = setting(2.8, "affine: up to so many pixels each way", high=28)
     zoom: float = setting(0.1, "affine: up to such a part larger or smaller", high=0.99)
     shear: float = setting(10.0, "affine: up to so many degrees of lean", high=80)
-    image_sizes: tuple[int, ...] = setting((20, 20, 28), "affine: pixels a side, in turn", 8, 28)
+    image_sizes: tuple[int, ...] = setting((20, 20, 28), "affine: pixels a side, in turn", 15, 28)
     # The network; a width of 0 leaves digits as they stand
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
     digit_widths: tuple[int, ...] = setting((0,), "upright and so wide, member by member", 0, 28)
@@ -50,7 +50,7 @@ class Settings:
     optimizer: str = setting("muon", "muon (beside SGD), or adam", choices=("muon", "adam"))
     learning_rate: float = setting(0.1, "of Adam, or of SGD beside Muon; the peak", 1e-9, 1e6)
     muon_learning_rate: float = setting(0.1, "of Muon's convolutions; the peak", 1e-9, 1e6)
-    momentum: float = setting(0.6, "of Muon and its SGD, Nesterov's", high=0.999)
+    momentum: float = setting(0.75, "of Muon and its SGD, Nesterov's", high=0.999)
     weight_decay: float = setting(5e-4, "L2 penalty, not on Muon's part", high=1e6)
     label_smoothing: float = setting(0.1, "share of the target spread evenly", high=0.99)
     schedule: str = setting("one-cycle", "of the rate", choices=("one-cycle", "constant"))

@@ -7,7 +7,6 @@ image, each by a network that never saw it."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,27 +32,30 @@ def split_rows(
     labels: Tensor, fraction: float, seed: int, *, by_class: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows to train on and a share of them to hold out, at random, of every class the same."""
-    # Imported here, for it costs most of a second that a help text need not wait for.
-    from sklearn.model_selection import train_test_split
-
-    classes = labels.numpy() if by_class else None
-    rows = np.arange(len(labels))
-    try:
-        parts = train_test_split(rows, test_size=fraction, stratify=classes, random_state=seed)
-    except ValueError as error:
-        raise InputError(f"too few images to hold out {fraction:g} of them: {error}") from error
-    return torch.from_numpy(parts[0]), torch.from_numpy(parts[1])
+    images, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
+    if images < len(classes) or images == len(labels):
+        raise InputError(f"too few images to hold out {fraction:g} of them (of every class)")
+    even_steps = ((torch.arange(images) + 0.5) * (len(labels) / images)).long()
+    return parted(labels, even_steps, seed, by_class=by_class)
 
 
 def fold_rows(
     labels: Tensor, folds: int, fold: int, seed: int, *, by_class: bool
 ) -> tuple[Tensor, Tensor]:
     """Rows outside and inside one fold, from 0, of so many that share the images out evenly."""
-    from sklearn.model_selection import KFold, StratifiedKFold
-
     fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
     if fewest < folds:
         raise InputError(f"{folds} folds need as many images (of every class), not {fewest}")
-    shuffled = (StratifiedKFold if by_class else KFold)(folds, shuffle=True, random_state=seed)
-    parts = list(shuffled.split(np.zeros(len(labels)), labels.numpy()))[fold]
-    return torch.from_numpy(parts[0]), torch.from_numpy(parts[1])
+    return parted(labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class)
+
+
+def parted(labels: Tensor, places: Tensor, seed: int, *, by_class: bool) -> tuple[Tensor, Tensor]:
+    """All rows shuffled, but those at the places, and these.
+
+    By class, places are counted class after class, so that even steps take every class's share.
+    """
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    counted = labels[rows].argsort(stable=True) if by_class else torch.arange(len(labels))
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    held[counted[places]] = True
+    return rows[~held], rows[held]

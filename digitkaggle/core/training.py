@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .augment import augmented
-from .basics import Compute, Digits, LabelledImages, TrainingError, progress
+from .basics import Compute, Digits, LabelledImages, TrainingError, keep_freed_memory, progress
 from .classic import CLASSIC_COPIES, classic_expanded_set
 from .networks import build_network
 from .optimizers import Muon, make_optimizer
@@ -62,6 +62,7 @@ class Training:
 
 def start_training(settings: Settings, compute: Compute, images: int) -> Training:
     """A fresh network and all that trains it on so many images, drawn from the settings' seed."""
+    keep_freed_memory()
     order = torch.Generator().manual_seed(settings.seed)
     noise = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, noise, compute.memory_format)

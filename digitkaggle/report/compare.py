@@ -47,7 +47,7 @@ def compare_runs(folders: Sequence[Path], out: Path) -> str:
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     with style.context(["tableau-colorblind10", STYLE]):
-        write_file(out, rendered(comparison_figure(runs, names), "png"))
+        write_file(out, rendered(comparison_figure(runs, names)))
     table = pd.DataFrame([described(run) for run in runs], index=names).T.fillna("-")
     differing = table[(table.index == ACCURACY) | (table.nunique(axis=1) > 1)]
     others = zip(runs[1:], names[1:], strict=True)
@@ -95,10 +95,11 @@ def comparison_figure(runs: Sequence[Results], names: Sequence[str]) -> Any:
     """Validation of all runs over their epochs."""
     losses, errors = new_axes(WIDE, 4, columns=2)
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        for member, rows in run.history.groupby("member"):
+        for member in np.unique(run.history["member"]):
+            rows = run.history[run.history["member"] == member]
             label = name if member == run.history["member"].min() else None
             losses.plot(rows["epoch"], rows["val_loss"], f"C{number}", label=label)
-            wrong = (1 - rows["val_accuracy"]).clip(lower=2e-4)
+            wrong = (1 - rows["val_accuracy"]).clip(min=2e-4)
             errors.plot(rows["epoch"], wrong, f"C{number}")
     losses.set(title="loss on held-out images", xlabel="epoch")
     errors.set(title="share of them named wrong", xlabel="epoch")

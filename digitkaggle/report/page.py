@@ -37,8 +37,9 @@ def make_report(folder: Path, digits: Digits | None = None) -> Path:
         settings = None
     with rc_context(figures.STYLE):
         for name, figure in draw_figures(results, digits, settings):
-            write_file(folder / FIGURES / f"{name}.png", figures.rendered(figure, "png"))
-            drawings[name] = base64.b64encode(figures.rendered(figure, "svg")).decode()
+            picture = figures.rendered(figure)
+            write_file(folder / FIGURES / f"{name}.png", picture)
+            drawings[name] = base64.b64encode(picture).decode()
     here = resources.files(__package__)
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": "{:.2%}".format, "number": "{:,}".format}
@@ -62,7 +63,7 @@ def draw_figures(
     results: Results, digits: Digits | None, settings: Settings | None
 ) -> Iterator[tuple[str, Any]]:
     """All that can be drawn of a run, by name."""
-    held_out, probabilities = results.held_out, results.probabilities
+    held_out = results.held_out
     yield "curves", figures.curves_figure(results)
     if held_out:
         yield "confusion", figures.confusion_figure(held_out)
@@ -74,9 +75,7 @@ def draw_figures(
         yield "mistakes", figures.mistakes_figure(digits, held_out)
     if settings and settings.augmentation != "none":
         yield "augmentation", figures.augmentation_figure(digits, settings)
-    predicted, learned = probabilities.argmax(axis=1), digits.train_labels.numpy()
-    yield "shares", figures.shares_figure(predicted, learned)
-    yield "least_certain", figures.least_certain_figure(digits, probabilities)
+    yield "least_certain", figures.least_certain_figure(digits, results.probabilities)
 
 
 def network_layers(settings: Settings) -> list[tuple[str, str, int]]:

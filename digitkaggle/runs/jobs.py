@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed, parallel_config
 
 from ..core.basics import InputError, progress
 from ..core.main import on_gpu
@@ -48,6 +47,8 @@ def in_jobs(
     keep: Keep, jobs: int, threads: int, learn: Learn, numbers: Sequence[int]
 ) -> Iterator[Member]:
     """Members in several processes of this machine, so many at once."""
+    from joblib import Parallel, delayed  # here, for others need not wait for it
+
     tasks = (delayed(in_job)(os.getpid(), threads, keep, learn, number) for number in numbers)
     with Parallel(n_jobs=jobs, return_as="generator_unordered", pre_dispatch=jobs) as parallel:
         bar = progress(parallel(tasks), total=len(numbers), desc="members", delay=0)
@@ -75,6 +76,8 @@ def on_cluster(
     folder: Path, address: str, threads: int, learn: Learn, numbers: Sequence[int]
 ) -> Iterator[Member]:
     """Members on the workers of a Dask scheduler; this process saves what arrives."""
+    from joblib import Parallel, delayed, parallel_config
+
     try:
         from distributed import Client
 

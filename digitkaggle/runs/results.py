@@ -55,7 +55,7 @@ class Results:
     folder: Path
     metrics: Mapping[str, Any]
     best_epochs: list[int]  # of each member, the epoch of its weights
-    history: Any  # a pandas DataFrame: a row for each epoch and member
+    history: np.ndarray  # a record for each epoch and member, with its columns by name
     probabilities: np.ndarray  # float32, test images x 10
     held_out: HeldOutAnswers | None  # None: it trained on all images
     member_digits: np.ndarray | None  # uint8, members x test images; None: one network
@@ -63,20 +63,17 @@ class Results:
 
 def read_results(folder: Path) -> Results:
     """All of a run's folder; InputError if it holds no finished run, or a damaged one."""
-    import pandas as pd
-
     if not (folder / METRICS).is_file():
         raise InputError(f"{folder} holds no finished run: name the folder of one")
     try:
         metrics = read_json(folder / METRICS)
         best_epochs = np.atleast_1d(metrics["best_epoch"]).tolist()
-        history = pd.read_csv(folder / HISTORY)
-        if "member" not in history:
-            history["member"] = 1
+        with (folder / HISTORY).open() as file:
+            history = np.atleast_1d(np.genfromtxt(file, delimiter=",", names=True))
         probabilities = np.load(folder / PROBABILITIES, allow_pickle=False)
         arrays, said = read_arrays(folder / VALIDATION), read_arrays(folder / MEMBERS)
         held_out, digits = HeldOutAnswers(**arrays) if arrays else None, said.get("digits")
-        if history["train_accuracy"].isna().any():
+        if np.isnan(history["train_accuracy"]).any():
             raise ValueError(f"{HISTORY} is cut off")
     except Exception as error:  # whatever damaged files make their readers raise
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -158,17 +155,14 @@ def open_model(
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings, members = recorded_settings(content["settings"]), content["members"]
-        if isinstance(members, list):  # of version 0.1
-            members = dict(enumerate(members, start=1))
         networks = []
         for number, weights in members.items():
             network = build_network(member_settings(settings, number), torch.Generator())
-            for name in [name for name in weights if name.endswith("_extra_state")]:
-                del weights[name]  # version 0.1 has the width of digits there
             network.load_state_dict(weights)
             networks.append(network.eval())
     except Exception as error:  # whatever torch's readers raise, and weights that do not fit
-        reason, advice = str(error).partition("\n")[0][:100], "name the folder of a finished run"
+        reason = str(error).partition("\n")[0][:100]
+        advice = "name the folder of a finished run; an older version's has to be done again"
         raise InputError(f"{path} is no model of ours ({reason}): {advice}") from error
     compute = compute or choose_compute(settings, device)
     how = {"device": compute.device, "memory_format": compute.memory_format}

@@ -26,11 +26,11 @@ from digitkaggle.core.split import split_rows
 from digitkaggle.runs.files import find_data, read_data, write_json
 from digitkaggle.sample import sample_digits
 
-from . import gpu, measures, recipes
+from . import gpu, judge, measures, recipes
 
 PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
-# As long as a whole run of `best` for each split, or for a GPU: only when it is asked for.
-LONG_PARTS = ("ensemble", "gpu")
+# Only when it is asked for: a look at images that no choice may look at, or work for a GPU.
+LONG_PARTS = ("confirmation", "gpu")
 # The one-second recipe at its best: more epochs than four gain it nothing.
 ONE_SECOND_EPOCHS = 4
 ABLATION_SEEDS = 3
@@ -51,11 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--only", choices=PARTS + LONG_PARTS, action="append", help="these parts alone"
     )
     parser.add_argument(
-        "--splits", type=int, default=2, metavar="N", help="held-out sets of the part ensemble"
+        "--kind",
+        action="append",
+        metavar="NAME:FLAGS",
+        help="for the part accuracy: such runs out of fold, in place of presets and recipes; A+B: "
+        "the mean of two",
     )
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="of each run of the part ensemble"
-    )
+    parser.add_argument("--all-images", action="store_true", help="kinds: the last fifth, too")
+    parser.add_argument("--presets", default="fast,balanced", help="for the part confirmation")
     parser.add_argument("--quick", action="store_true", help="a trial: little of everything")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR")
     flags = parser.parse_args(arguments)
@@ -107,7 +110,10 @@ class Bench:
         measures.write_table(self.csvs / "test.csv", digits.test_images)
 
     def accuracy(self) -> dict[str, Any]:
-        """Time to accuracy of presets and recipes, one seed after the other."""
+        """Time to accuracy of presets and recipes, one seed after the other; or kinds."""
+        if self.flags.kind:
+            digits = self.digits if self.flags.all_images else judge.apart(self.digits)[0]
+            return judge.judged(self.flags.kind, digits, self.flags.out / "kinds")
         quick = self.flags.quick
         tutorial_epochs = 1 if quick else recipes.TUTORIAL_EPOCHS
         rows: dict[str, list[dict[str, float]]] = {}
@@ -199,18 +205,10 @@ class Bench:
         """Every preset on the GPU that is chosen here, if there is one."""
         return gpu.measure(self.digits, self.csvs, self.folder, self.flags.quick)
 
-    def ensemble(self) -> list[dict[str, Any]]:
-        """`best` on nine tenths of the images, judged on a tenth that no member ever saw."""
-        rows = []
-        for seed in range(self.flags.first_seed, self.flags.first_seed + self.flags.splits):
-            flags = ["--seed", str(1000 * seed), "--split-seed", str(seed)]
-            flags += ["--epochs", "1", "--members", "2"] if self.flags.quick else []
-            if self.flags.jobs > 1:
-                threads = max(1, torch.get_num_threads() // self.flags.jobs)
-                flags += ["--jobs", str(self.flags.jobs), "--threads", str(threads)]
-            rows.append(measures.ensemble(self.digits, self.folder, seed, *flags))
-            print("\n".join(ensemble_table(rows)), flush=True)
-        return rows
+    def confirmation(self) -> dict[str, Any]:
+        """Presets on the fifth of the images that no choice has looked at."""
+        seeds = range(self.flags.first_seed, self.flags.first_seed + self.flags.seeds)
+        return judge.confirmed(self.flags.presets.split(","), seeds, self.digits)
 
 
 # `fast` with one trick taken away at a time: the flags that do so.
@@ -229,7 +227,9 @@ WITHOUT = {
 
 
 def accuracy_table(figures: dict[str, Any]) -> list[str]:
-    """Rows of the time to accuracy, fastest preset first."""
+    """Rows of the time to accuracy, fastest preset first, or of kinds."""
+    if "rows" in figures:
+        return judge.judged_table(figures)
     lines = [
         "| | accuracy, mean | spread | runs | training | whole process |",
         "|---|---|---|---|---|---|",
@@ -312,26 +312,6 @@ def growth_table(figures: list[dict[str, float]]) -> list[str]:
     return lines
 
 
-def ensemble_table(figures: list[dict[str, Any]]) -> list[str]:
-    """Accuracy on wholly held-out images: of the ensemble, and of its members on average."""
-    lines = [
-        "| held out | members | one view | views | ensemble | wrong | out of fold | whole run |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in figures:
-        lines.append(
-            f"| {row['images']:,}, split {row['seed']} | {row['members']} "
-            f"| {100 * row['one_view']:.3f} % | {100 * row['all_views']:.3f} % "
-            f"| {100 * row['ensemble']:.3f} % | {row['wrong']} "
-            f"| {100 * row['out_of_fold']:.3f} % | {row['process'] / 60:.1f} min |"
-        )
-    images = sum(row["images"] for row in figures)
-    accuracy = 1 - sum(row["wrong"] for row in figures) / images
-    error = (accuracy * (1 - accuracy) / images) ** 0.5
-    lines += ["", f"Ensembles together: {100 * accuracy:.3f} % +- {100 * error:.3f}."]
-    return lines
-
-
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": accuracy_table,
     "ablation": ablation_table,
@@ -340,7 +320,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "loading": plain_table,
     "memory": plain_table,
     "growth": growth_table,
-    "ensemble": ensemble_table,
+    "confirmation": judge.confirmed_table,
     "gpu": gpu.table,
 }
 

@@ -21,13 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from digitkaggle.core.augment import affine_matrices, augmented
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabelledImages
 from digitkaggle.core.device import choose_compute
-from digitkaggle.core.results import PROBABILITIES
 from digitkaggle.core.settings import PRESETS, Settings
-from digitkaggle.core.split import split_rows
-from digitkaggle.core.training import make_step, network_input, predict_logits, start_training
+from digitkaggle.core.training import make_step, network_input, start_training
 from digitkaggle.runs.files import read_data
-from digitkaggle.runs.folder import MEMBERS
-from digitkaggle.runs.results import open_model
 
 MATRIX_SIZES = (512, 1024, 2048, 4096)
 GROWTH = (10_500, 21_000, 42_000, 168_000)
@@ -69,41 +65,6 @@ def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
         "peak_gb": peak,
         "best_epoch": metrics["best_epoch"],
         "epochs": metrics["epochs"],
-    }
-
-
-def ensemble(digits: Digits, folder: Path, seed: int, *flags: str) -> dict[str, Any]:
-    """`best` trained on nine tenths of the training images, as if the last tenth were test.csv.
-
-    No member trains or chooses its epoch on that tenth, so that it judges the ensemble fairly; all
-    members learn from a tenth less than they would in earnest.
-    """
-    rest, held = split_rows(digits.train_labels, 0.1, seed, by_class=True)
-    images, labels = digits.train_images[held], digits.train_labels[held]
-    place = folder / f"ensemble-{seed}"
-    place.mkdir()
-    write_table(place / "train.csv", digits.train_images[rest], digits.train_labels[rest])
-    write_table(place / "test.csv", images)
-    measured = run_preset("best", place / "run", "--data", str(place), *flags)
-    networks, settings, compute = open_model(place / "run")
-
-    def accuracy(answers: torch.Tensor) -> float:
-        return (answers == labels).float().mean(dim=-1).mean().item()
-
-    together = torch.from_numpy(np.load(place / "run" / PROBABILITIES)).argmax(dim=1)
-    each = torch.from_numpy(np.load(place / "run" / MEMBERS)["digits"])
-    alone = [predict_logits(network, images, compute).argmax(dim=1) for network in networks]
-    return {
-        "seed": seed,
-        "images": len(held),
-        "members": settings.members,
-        "one_view": accuracy(torch.stack(alone)),
-        "all_views": accuracy(each),
-        "ensemble": accuracy(together),
-        "wrong": int((together != labels).sum()),
-        "out_of_fold": measured["accuracy"],
-        "process": measured["process"],
-        "peak_gb": measured["peak_gb"],
     }
 
 

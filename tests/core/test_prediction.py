@@ -31,3 +31,26 @@ def test_every_image_is_predicted_in_order_whatever_the_batches(few_digits, netw
     expected = predict_probabilities(networks, few_digits.test_images, CPU).repeat(times, 1)
     torch.testing.assert_close(predict_probabilities(networks, copies, CPU), expected)
     assert predict_probabilities(networks, copies[:0], CPU).shape == (0, 10)
+
+
+class Brightness(torch.nn.Module):
+    """Sure of a 1 where the middle pixel is white, else torn between 2 and 3; counts its images."""
+
+    seen = 0
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.seen += len(pixels)
+        logits = torch.zeros(len(pixels), 10)
+        logits[:, 1] = 20 * pixels[:, 0, 14, 14] - 10
+        logits[:, 2] = 1 + pixels[:, 0, 13, 13]  # white in the view that is shifted right and down
+        logits[:, 3] = 1.5
+        return logits
+
+
+def test_further_views_are_taken_of_the_images_alone_that_it_is_unsure_of():
+    images = torch.zeros(5, 1, 28, 28, dtype=torch.uint8)
+    images[:2, :, 14, 14] = images[3, :, 12, 12] = 255
+    network = Brightness()
+    digits = predict_probabilities([network], images, CPU, views=2).argmax(dim=1)
+    assert network.seen == 5 + 3
+    assert digits.tolist() == [1, 1, 3, 2, 3]

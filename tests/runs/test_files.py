@@ -77,14 +77,6 @@ def test_what_is_no_json_is_refused(tmp_path, content):
         read_json(tmp_path / "file.json")
 
 
-def test_a_model_of_version_0_1_opens(tmp_path, trained):
-    content = torch.load(trained / "model.pt", weights_only=True)
-    settings = content["settings"] | {"refit": False, "image_sizes": [16, 20, 28]}
-    old = {"settings": settings, "members": list(content["members"].values())}
-    torch.save(old, tmp_path / "model.pt")
-    assert len(load_model(tmp_path / "model.pt", choose_compute(device="cpu"))) == 1
-
-
 @pytest.mark.parametrize(
     "change",
     [
