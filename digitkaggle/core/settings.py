@@ -55,7 +55,7 @@ class Settings:
     label_smoothing: float = setting(0.1, "share of the target spread evenly", high=0.99)
     schedule: str = setting("one-cycle", "of the rate", choices=("one-cycle", "constant"))
     warmup: float = setting(0.25, "one-cycle: share of the steps that climb", high=0.99)
-    epochs: int = setting(10, "times through the training images", 1)
+    epochs: int = setting(14, "times through the training images", 1)
     minimum_steps: int = setting(400, "more epochs, if so many steps need them: for few images")
     batch_size: int = setting(256, "images a step", 1)
     piece_size: int = setting(0, "images at once, gradients adding up; 0: the whole batch")
@@ -96,7 +96,7 @@ PRESETS = {
         preset="fast", widths=(16, 32, 64), depths=(1, 2), image_sizes=(16, 20, 28), epochs=3
     ),
     "balanced": Settings(),
-    "best": Settings(preset="best", members=10, views=7, digit_widths=(0, 8, 0, 11)),
+    "best": Settings(preset="best", members=10, views=7, digit_widths=(0, 8, 0, 11), epochs=10),
     "classic": Settings(
         preset="classic",
         validation_fraction=0.25,
