@@ -37,7 +37,10 @@ class TrainingError(InputError):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N."""
+    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N.
+
+    To train on, labels may be probabilities, float32, N x 10.
+    """
 
     images: Tensor
     labels: Tensor

@@ -66,7 +66,8 @@ def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
 
 def history_table(result: Result) -> np.ndarray:
     """The members' histories, one record an epoch, with its columns by name."""
-    rows = [{"member": m.number, **row} for m in result.members for row in m.history]
+    members = result.teachers + result.members
+    rows = [{"member": m.number, **row} for m in members for row in m.history]
     return np.array([tuple(row.values()) for row in rows], [(name, float) for name in rows[0]])
 
 
@@ -93,7 +94,8 @@ def run_metrics(
     best, epochs = [m.best_epoch for m in members], [len(m.history) for m in members]
     loss = {"loss": sum(member.best_loss for member in members) / len(members)}
     images = {"training_images": len(digits.train_images), "test_images": len(digits.test_images)}
-    spent = {part: sum(m.seconds[part] for m in members) for part in members[0].seconds} | seconds
+    all_members = result.teachers + members
+    spent = {part: sum(m.seconds[part] for m in all_members) for part in members[0].seconds}
     judged = accuracy(held_out["probabilities"], held_out["label"]) | loss
     return {
         "settings": vars(result.settings),
@@ -102,8 +104,9 @@ def run_metrics(
         "data": {"origin": digits.origin, "digest": digits.digest()} | images,
         "device": {"name": str(compute.device), "dtype": str(compute.dtype), "why": compute.reason},
         "warnings": [compute.warning] if compute.warning else [],
-        "seconds": {name: round(value, 3) for name, value in spent.items()},
+        "seconds": {name: round(value, 3) for name, value in (spent | seconds).items()},
         "validation": judged if judged["images"] else None,
+        "temperatures": [round(member.temperature, 3) for member in members],
         "best_epoch": best if result.settings.members > 1 else best[0],
         "epochs": epochs if result.settings.members > 1 else epochs[0],
     }

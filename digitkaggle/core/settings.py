@@ -28,6 +28,7 @@ class Settings:
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "of weights, order, augmentation and dropout", high=2**63 - 1)
     members: int = setting(1, "networks trained, whose probabilities are averaged", 1, 1000)
+    learn_from_test: bool = setting(False, "a second round learns from the test's pixels, too")
     # The split
     split_seed: int = setting(0, "of the split, fixed so that runs compare", high=2**32 - 1)
     validation_fraction: float = setting(0.1, "share held out; 0: train on all images", high=0.9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,12 @@ def expected_calibration_error(answers: HeldOutAnswers) -> float:
     """How far confidence lies from accuracy, on average (Naeini, Cooper, Hauskrecht 2015)."""
     confidence, accuracy, counts = reliability_bins(answers)
     return float(np.average(np.abs(accuracy - confidence), weights=counts))
+
+
+def uncalibrated(answers: HeldOutAnswers, temperatures: Sequence[float]) -> HeldOutAnswers:
+    """About the answers as they were before their logits were divided by such temperatures."""
+    powers = answers.probabilities.astype(float) ** np.mean(temperatures)
+    return replace(answers, probabilities=powers / powers.sum(axis=1, keepdims=True))
 
 
 def reliability_figure(answers: HeldOutAnswers) -> Any:

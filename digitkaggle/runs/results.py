@@ -117,6 +117,8 @@ def accuracy_in_words(metrics: Mapping[str, Any]) -> list[str]:
     if found := metrics.get("test"):
         share = f"{found['accuracy']:.2%} of the {found['images']:,} test digits"
         sentences.append(f"The sample's answers are known: {share} are right.")
+    if metrics["settings"].get("learn_from_test"):
+        sentences.append("It learned from the test's pixels, too, as a first round named them.")
     return sentences
 
 

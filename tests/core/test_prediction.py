@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from digitkaggle.core.basics import LabelledImages
 from digitkaggle.core.networks import build_network
-from digitkaggle.core.prediction import VIEWS, predict_probabilities, viewed
+from digitkaggle.core.prediction import VIEWS, calibrate, predict_probabilities, viewed
 from digitkaggle.core.settings import make_settings
 from digitkaggle.core.training import PREDICTION_BATCH, network_input
 from tests.core import CPU, seeded
@@ -54,3 +55,19 @@ def test_further_views_are_taken_of_the_images_alone_that_it_is_unsure_of():
     digits = predict_probabilities([network], images, CPU, views=2).argmax(dim=1)
     assert network.seen == 5 + 3
     assert digits.tolist() == [1, 1, 3, 2, 3]
+
+
+@pytest.mark.parametrize(("wrong", "expected"), [(20, 0.98), (100, 0.9), (0, 0.999)])
+def test_calibrated_a_network_is_as_sure_as_it_is_right_of_what_was_held_out(wrong, expected):
+    # Of 1,000 blank images, all of which it calls a 1 with logits of 1 and 0, so many are 2s.
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    with torch.no_grad():
+        network[1].weight.zero_()
+        network[1].bias.copy_(torch.eye(10)[1])
+    labels = torch.ones(1000, dtype=torch.int64)
+    labels[:wrong] = 2
+    images = torch.zeros(1000, 1, 28, 28, dtype=torch.uint8)
+    temperature = calibrate(network, LabelledImages(images, labels), CPU)
+    confidence = predict_probabilities([network], images, CPU)[0, 1].item()
+    assert confidence == pytest.approx(expected, abs=3e-3)
+    assert torch.tensor([1 / temperature] + [0.0] * 9).softmax(0)[0] == pytest.approx(confidence)

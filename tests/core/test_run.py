@@ -64,3 +64,20 @@ def test_a_watch_wraps_the_epochs_of_every_member_and_may_end_a_training(few_dig
     result = run(longer, few_digits, CPU, watch=watch)
     assert seen == [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)]
     assert [(len(m.history), m.planned_epochs) for m in result.members] == [(2, 5), (2, 5)]
+
+
+def test_a_second_round_learns_from_test_images_as_the_first_names_them(few_digits, three):
+    plain = run(three, few_digits, CPU)
+    taught = run(dataclasses.replace(three, learn_from_test=True), few_digits, CPU)
+    assert all(map(equal, taught.teachers, plain.members))
+    assert [member.number for member in taught.members] == [4, 5, 6]
+    settings = dataclasses.replace(three, learn_from_test=True)
+    student = train_member(5, settings, few_digits, CPU, test_answers=plain.probabilities)
+    assert equal(student, taught.members[1])
+    wrong = torch.full_like(plain.probabilities, 0.1)
+    assert not same(student.weights, train_member(5, three, few_digits, CPU).weights)
+    assert not same(
+        student.weights, train_member(5, three, few_digits, CPU, test_answers=wrong).weights
+    )
+    hurried = run(settings, few_digits, CPU, each=lambda learn, numbers: map(learn, [numbers[0]]))
+    assert [member.number for member in hurried.members] == [1], "no second round without a first"
