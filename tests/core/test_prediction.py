@@ -69,5 +69,5 @@ def test_calibrated_a_network_is_as_sure_as_it_is_right_of_what_was_held_out(wro
     images = torch.zeros(1000, 1, 28, 28, dtype=torch.uint8)
     temperature = calibrate(network, LabelledImages(images, labels), CPU)
     confidence = predict_probabilities([network], images, CPU)[0, 1].item()
-    assert confidence == pytest.approx(expected, abs=3e-3)
+    assert confidence == pytest.approx(expected, abs=5e-3)
     assert torch.tensor([1 / temperature] + [0.0] * 9).softmax(0)[0] == pytest.approx(confidence)
