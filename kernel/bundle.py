@@ -232,7 +232,9 @@ def notebook(cells: list[tuple[str, str, str]]) -> str:
         parts.append(("code", code.strip()))
     book = {
         "cells": [
-            {"cell_type": kind, "id": f"cell-{number}", "metadata": {}}
+            # Code is folded, so that who scrolls sees text and pictures.
+            {"cell_type": kind, "id": f"cell-{number}"}
+            | {"metadata": {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}}
             | ({"execution_count": None, "outputs": []} if kind == "code" else {})
             | {"source": text.splitlines(keepends=True)}
             for number, (kind, text) in enumerate(parts, start=1)

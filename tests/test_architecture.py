@@ -17,11 +17,13 @@ ALLOWED = {
     "runs": {"core", "runs"},
     "demo": {"core", "runs", "demo"},
     "tune": {"core", "runs"},
-    "sample": {"core"},
+    "sample": {"core", "runs"},
+    "classifier": {"core"},
+    "export": {"core", "runs", "sample"},
     "report": {"core", "runs", "report"},
     "competition": {"core", "runs", "competition"},
-    "cli": {"core", "runs", "demo", "tune", "sample", "report", "competition"},
-    "__init__": {"core", "runs", "report"},
+    "cli": {"core", "runs", "demo", "tune", "sample", "report", "competition", "export"},
+    "__init__": {"core", "runs", "report", "classifier"},
     "__main__": {"cli"},
 }
 IN_KAGGLES_IMAGE = {

@@ -78,4 +78,4 @@ def viewed(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Te
         return pixels
     rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
     matrix = affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
-    return apply_affine(pixels, matrix.expand(len(pixels), -1, -1), pixels.shape[-1])
+    return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import digitkaggle
+
+QUICK = {"widths": (8, 16, 16), "epochs": 40, "batch_size": 64}
+
+
+class AnyFeatures(digitkaggle.DigitClassifier):
+    """Takes whatever scikit-learn's checks make up: each feature is the grey of a field."""
+
+    def images(self, X: np.ndarray) -> torch.Tensor:
+        side = int(np.ceil(X.shape[1] ** 0.5))
+        fields = np.zeros((len(X), side**2))
+        fields[:, : X.shape[1]] = 1 / (1 + np.exp(-X.astype(float).clip(-20, 20)))
+        greys = torch.from_numpy(fields).float().view(-1, 1, side, side)
+        return torch.nn.functional.interpolate(greys, (28, 28)).mul(255).round().to(torch.uint8)
+
+
+CHECKED = AnyFeatures(
+    "fast", random_state=0, augmentation="none", image_sizes=(28,), views=1, **QUICK
+)
+
+
+@parametrize_with_checks([CHECKED])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def own_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Scikit-learn's 8 x 8 digits with values up to 16: 600 of them, as words for three classes."""
+    X, y = load_digits(n_class=3, return_X_y=True)
+    return X, np.array(["none", "one", "two"])[y]
+
+
+@pytest.fixture
+def classifier() -> digitkaggle.DigitClassifier:
+    return digitkaggle.DigitClassifier("fast", random_state=0, **(QUICK | {"epochs": 12}))
+
+
+def test_scikit_learns_digits_work_as_they_come_in_any_form(own_digits, classifier):
+    X, y = own_digits
+    classifier.fit(X[:400], y[:400])
+    assert (classifier.scale_, classifier.n_features_in_) == (16, 64)
+    assert classifier.classes_.tolist() == ["none", "one", "two"]
+    assert classifier.score(X[400:], y[400:]) > 0.95
+    assert len(classifier.history_) == 12
+    assert classifier.settings_.widths == (8, 16, 16)
+    said = classifier.predict_proba(X[400:])
+    assert said.shape == (len(X) - 400, 3)
+    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
+    for other in (X.reshape(-1, 8, 8) / 16, (X.reshape(-1, 8, 8) * 15.9375).astype(np.uint8)):
+        again = clone(classifier).fit(other[:400], list(y[:400]))
+        assert (again.predict(other[400:]) == classifier.predict(X[400:])).mean() > 0.98
+    frame = clone(classifier).fit(pd.DataFrame(X[:400]), pd.Series(y[:400]))
+    np.testing.assert_array_equal(frame.predict_proba(pd.DataFrame(X[400:])), said)
+    restored = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(restored.predict_proba(X[400:]), said)
+
+
+def test_scikit_learns_tools_work_with_it(own_digits, classifier):
+    X, y = own_digits
+    assert cross_val_score(classifier, X, y, cv=2, n_jobs=2).min() > 0.9
+    search = GridSearchCV(classifier, {"rotation": [0.0, 10.0]}, cv=2).fit(X, y)
+    assert search.best_params_["rotation"] in (0, 10)
+    pipeline = make_pipeline(FunctionTransformer(np.sqrt), classifier)
+    estimators = [
+        ("ours", pipeline),
+        ("svc", SVC()),
+        ("kn", KNeighborsClassifier()),
+    ]
+    assert VotingClassifier(estimators).fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.95
+    calibrated = CalibratedClassifierCV(classifier, cv=2).fit(X[:400], y[:400])
+    assert calibrated.predict_proba(X[400:]).shape == (len(X) - 400, 3)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "fault"),
+    [
+        (np.zeros((4, 65)), [0, 1, 0, 1], "no square"),
+        (np.zeros((4, 49)), [0, 1, 0, 1], "8 to 64"),
+        (np.full((4, 64), -1.0), [0, 1, 0, 1], "pixels lie from -1"),
+        (np.full((4, 64), 300), [0, 1, 0, 1], "not 0 to 255"),
+        (np.zeros((4, 64)), [1, 1, 1, 1], "1 class"),
+        (np.zeros((11, 64)), list(range(11)), "not 11 class"),
+    ],
+)
+def test_what_is_no_image_or_no_class_is_refused(classifier, X, y, fault):
+    with pytest.raises(ValueError, match=fault):
+        classifier.fit(X, y)
+
+
+def test_its_parameters_are_the_settings_and_nothing_else(classifier):
+    assert classifier.get_params()["rotation"] is None
+    assert classifier.set_params(rotation=5.0).rotation == 5
+    with pytest.raises(TypeError, match="nonsense"):
+        digitkaggle.DigitClassifier(nonsense=1)
+    with pytest.raises(digitkaggle.InputError, match="rotation"):
+        classifier.set_params(rotation=-1.0).fit(np.zeros((4, 64)), [0, 1, 0, 1])
