@@ -20,8 +20,8 @@ from ..core.prediction import predict_probabilities
 from ..core.results import write_file
 from .pictures import FoundDigit, find_digit, open_picture
 
-# Below this even the likeliest class is a guess. Label smoothing keeps good answers near 0.9.
-LEAST_PROBABILITY = 0.5
+# Below this even the likeliest class is a guess: of MNIST's digits fewer than 1 in 100 are.
+LEAST_PROBABILITY = 0.7
 
 
 @dataclass(frozen=True)

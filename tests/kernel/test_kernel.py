@@ -85,7 +85,7 @@ def run_notebook(python: Path, kaggle: Path, tmp_path: Path) -> list[dict]:
 
 def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, tmp_path):
     outputs = run_notebook(kernel_python, kaggle, tmp_path)
-    assert sum("image/png" in out.get("data", {}) for out in outputs) == 5
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == 9
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
 
 
