@@ -21,6 +21,8 @@ from digitkaggle.core.main import OneLineParser, add_run_flags, settings_from_fl
 from digitkaggle.core.run import run
 from digitkaggle.core.settings import Settings, make_settings
 from digitkaggle.core.split import fold_rows
+from digitkaggle.report.figures import expected_calibration_error
+from digitkaggle.runs.results import HeldOutAnswers
 
 FOLDS, CONFIRMATION_SEED = 10, 2026
 LOOKS = Path("docs/confirmation.csv")  # every look at the confirmation images, for good
@@ -58,7 +60,7 @@ def judged(kinds: list[str], digits: Digits, folder: Path) -> dict[str, Any]:
             "accuracy": 1 - wrong.mean(),
             "chosen": int(wrong[half].sum()),
             "confirmed": int(wrong[~half].sum()),
-            "loss": calibrated_loss(said, labels),
+            **calibrated(said, labels),
             "gap": float(np.mean(gaps)),
             "gap_error": float(np.std(gaps, ddof=1) / FOLDS**0.5),
             "mcnemar": binomtest(won, won + lost).pvalue if won + lost else 1.0,
@@ -96,15 +98,24 @@ def one_run(settings: Settings, seed: int, digits: Digits, compute: Compute) -> 
     return run(dataclasses.replace(settings, seed=seed), digits, compute).probabilities
 
 
-def calibrated_loss(said: np.ndarray, labels: np.ndarray) -> float:
-    """The cross-entropy of probabilities at their best temperature, in thousandths."""
+def calibrated(said: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The best temperature of probabilities, their cross-entropy there in thousandths, and how far
+    confidence lies from accuracy before and after."""
     logits = np.log(np.maximum(said / said.sum(axis=1, keepdims=True), 1e-6))
 
-    def loss(temperature: float) -> float:
-        scaled = torch.from_numpy(logits / temperature).log_softmax(dim=1).numpy()
-        return -1000 * float(scaled[np.arange(len(labels)), labels].mean())
+    def at(temperature: float) -> np.ndarray:
+        return torch.from_numpy(logits / temperature).softmax(dim=1).numpy()
 
-    return float(minimize_scalar(loss, bounds=(0.1, 3), method="bounded").fun)
+    def loss(temperature: float) -> float:
+        return -1000 * float(np.log(at(temperature)[np.arange(len(labels)), labels]).mean())
+
+    def apart(temperature: float) -> float:
+        answers = HeldOutAnswers(np.arange(len(labels)), labels, at(temperature))
+        return 100 * expected_calibration_error(answers)
+
+    best = float(minimize_scalar(loss, bounds=(0.1, 3), method="bounded").x)
+    figures = {"loss": loss(best), "temperature": best}
+    return figures | {"ece_before": apart(1.0), "ece_after": apart(best)}
 
 
 def confirmed(presets: list[str], seeds: range, digits: Digits) -> dict[str, Any]:
@@ -147,14 +158,15 @@ def judged_table(figures: dict[str, Any]) -> list[str]:
     lines = [
         f"{figures['images']:,} images, each judged by the one of ten networks that never saw it.",
         "",
-        "| | accuracy | wrong, five folds | the other five | loss / 1000 | against the first "
-        "| McNemar's p | a run |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | accuracy | wrong, five folds | the other five | loss / 1000 at the best temperature "
+        "| calibration error before, after | against the first | McNemar's p | a run |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in figures["rows"].items():
         lines.append(
             f"| {name} | {row['accuracy']:.3%} | {row['chosen']} | {row['confirmed']} "
-            f"| {row['loss']:.2f} | {row['gap']:+.3f} +- {row['gap_error']:.3f} "
+            f"| {row['loss']:.2f} at {row['temperature']:.2f} "
+            f"| {row['ece_before']:.2f}, {row['ece_after']:.2f} | {row['gap']:+.3f} +- {row['gap_error']:.3f} "
             f"| {row['mcnemar']:.2f} | {row['seconds']:.0f} s |"
         )
     return lines

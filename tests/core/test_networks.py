@@ -9,7 +9,13 @@ from digitkaggle.core.networks import MomentNormalisation, build_network
 from digitkaggle.core.settings import PRESETS
 from tests.core import same, seeded
 
-COUNTS = {"fast": 61_050, "balanced": 278_890, "best": 278_890, "classic": 1_805_130}
+COUNTS = {
+    "fast": 61_050,
+    "balanced": 278_890,
+    "best": 278_890,
+    "record": 625690,
+    "classic": 1_805_130,
+}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

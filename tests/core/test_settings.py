@@ -42,7 +42,7 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_setting(changes):
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():
-    with pytest.raises(InputError, match="fast, balanced, best, classic"):
+    with pytest.raises(InputError, match="fast, balanced, best, record, classic"):
         make_settings("quick", {})
 
 
