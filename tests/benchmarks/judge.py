@@ -167,7 +167,8 @@ def judged_table(figures: dict[str, Any]) -> list[str]:
             f"| {name} | {row['accuracy']:.3%} | {row['chosen']} | {row['confirmed']} "
             f"| {row['loss']:.2f} at {row['temperature']:.2f} "
             f"| {row['ece_before']:.2f}, {row['ece_after']:.2f} "
-            f"| {row['gap']:+.3f} +- {row['gap_error']:.3f} | {row['mcnemar']:.2f} | {row['seconds']:.0f} s |"
+            f"| {row['gap']:+.3f} +- {row['gap_error']:.3f} | {row['mcnemar']:.2f} "
+            f"| {row['seconds']:.0f} s |"
         )
     return lines
 
