@@ -12,7 +12,14 @@ from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.local import run_in_folder
 from tests.runs.test_resume import SAME, bytes_of, started, wait_for
 
-SETTINGS = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64, "members": 3})
+CHANGES = {
+    "widths": (4, 4, 4),
+    "epochs": 2,
+    "batch_size": 64,
+    "members": 2,
+    "learn_from_test": True,
+}
+SETTINGS = make_settings("fast", CHANGES)
 
 
 def children(parent: int) -> list[int]:
