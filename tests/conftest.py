@@ -140,11 +140,8 @@ def kernel_python(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def kaggle(tmp_path, train_csv, test_csv) -> Path:
+def kaggle(tmp_path, data_folder) -> Path:
     """A folder like Kaggle's, with the competition's data mounted."""
-    data = tmp_path / "kaggle/input/competitions/digit-recognizer"
-    data.mkdir(parents=True)
-    (data / "train.csv").write_text(train_csv)
-    (data / "test.csv").write_text(test_csv)
+    shutil.copytree(data_folder, tmp_path / "kaggle/input/competitions/digit-recognizer")
     (tmp_path / "kaggle/working").mkdir()
     return tmp_path / "kaggle"

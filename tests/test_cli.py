@@ -46,7 +46,6 @@ def test_a_run_without_data_takes_the_sample_and_says_so(tmp_path, monkeypatch, 
     [
         (["--no-such-flag"], "no-such-flag"),
         (["--epochs", "0"], "epochs"),
-        (["--epochs", "many"], "epochs"),
         (["--widths", "4,x"], "widths"),
         (["--preset", "slow"], "slow"),
         (["--threads", "0"], "threads"),

@@ -5,10 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +12,12 @@ import pytest
 import torch
 
 from digitkaggle.core.basics import Compute, LabelledImages
-from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute
 from digitkaggle.core.settings import PRESETS, make_settings
 from digitkaggle.core.training import make_step, predict_logits, start_training, train
-from tests.conftest import QUICK_FLAGS, REPOSITORY, csv_text
+from tests.conftest import QUICK_FLAGS, REPOSITORY
 from tests.kernel.test_kernel import FILES, on_kaggle, run_notebook
+from tests.runs.test_resume import started, wait_for
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -53,44 +49,23 @@ def test_steps_and_predictions_learn_real_digits(sample, dtype, form):
     assert (logits.argmax(dim=1).cpu() == sample.test_labels).float().mean() > 0.95
 
 
-def test_loss_scaling_recovers_from_an_overflow(sample):
+@pytest.mark.parametrize("preset", ["fast", "classic"])
+def test_loss_scaling_recovers_from_an_overflow(sample, preset):
     compute = Compute(CUDA, torch.float16, "for tests")
     data = LabelledImages(sample.train_images, sample.train_labels).to(compute.device)
-    for preset in ("fast", "classic"):
-        settings = make_settings(preset, {"epochs": 2, "batch_size": 100, "precision": "float16"})
-        training = start_training(settings, compute, len(data))
-        training.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
-        rows = list(train(training, data, data))
-        assert training.scaler.get_scale() < 2.0**40
-        assert all(w.isfinite().all() for w in training.best_weights.values())
-        assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    settings = make_settings(preset, {"epochs": 2, "batch_size": 100, "precision": "float16"})
+    training = start_training(settings, compute, len(data))
+    training.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
+    rows = list(train(training, data, data))
+    assert training.scaler.get_scale() < 2.0**40
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
-@pytest.mark.parametrize("recorded", [False, True])
-@pytest.mark.parametrize(("preset", "dtype"), [("fast", torch.float16), ("best", torch.bfloat16)])
-def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, recorded):
-    compute = Compute(CUDA, dtype, "for tests", recorded=recorded)
+def test_a_recorded_step_draws_anew_and_follows_the_rate(sample):
     data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
-    training = start_training(make_settings(preset, {"digit_widths": (8,)}), compute, len(data))
-    step, batch = make_step(training, data), torch.arange(256, device=CUDA)
-    for _ in range(3):
-        step(batch, 20)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(batch, 20)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def test_a_recorded_step_draws_anew_follows_the_rate_and_learns_as_the_plain_one(sample):
-    data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
-    losses = {}
-    for recorded in (False, True):
-        compute = Compute(CUDA, torch.bfloat16, "for tests", recorded=recorded)
-        training = start_training(make_settings("fast", {"epochs": 6}), compute, len(data))
-        losses[recorded] = [row["train_loss"] for row in train(training, data, data)]
-    assert losses[True] == pytest.approx(losses[False], rel=0.1)
+    compute = Compute(CUDA, torch.bfloat16, "for tests", recorded=True)
+    training = start_training(make_settings("fast", {"epochs": 6}), compute, len(data))
+    list(train(training, data, data))
     step, batch = make_step(training, data), torch.arange(256, device=CUDA)
     for group in training.optimizer.param_groups:
         group["lr"].fill_(0)
@@ -115,27 +90,17 @@ def test_fast_reaches_what_it_reaches_on_a_cpu_and_repeats_itself(command, tmp_p
     assert (said[0] != said[1]).mean() <= 0.01
 
 
-def test_the_classic_recipe_trains(command, tmp_path):
-    flags = ["--preset", "classic", "--epochs", 1, "--batch-size", 512]
-    done = command("run", "--sample", *flags, "--out", "classic")
-    assert done.returncode == 0, done.stderr
-    assert metrics_of(tmp_path / "classic")["validation"]["accuracy"] > 0.5
-
-
-def test_an_interrupted_run_goes_on(tmp_path):
-    flags = ["--sample", "--preset", "fast", "--epochs", "60", "--out", str(tmp_path / "run")]
-    command = [sys.executable, "-m", "digitkaggle", "run", *flags]
-    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    checkpoint = tmp_path / "run/checkpoint/training-0001.pt"
-    while not checkpoint.exists() and running.poll() is None:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    assert running.wait() == -signal.SIGKILL
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "Going on after epoch" in done.stdout
+def test_an_interrupted_run_goes_on(tmp_path, data_folder):
+    running = started(tmp_path / "run", data_folder)
+    wait_for(tmp_path / "run/checkpoint/training-0001.pt")
+    running.kill()
+    running.communicate()
+    again = started(tmp_path / "run", data_folder)
+    said, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "Going on after epoch" in said
     rows = list(csv.DictReader((tmp_path / "run/history.csv").open()))
-    assert [int(row["epoch"]) for row in rows] == list(range(1, 61))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 41))
 
 
 def test_two_jobs_share_a_gpu(command, tmp_path):
@@ -160,22 +125,15 @@ def test_the_kernel_runs_on_it_as_a_script_and_as_a_notebook(kernel_python, kagg
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
 
 
-def test_too_large_a_batch_is_an_error_that_says_what_to_change(command, sample, tmp_path):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/train.csv").write_text(csv_text(sample.train_images, sample.train_labels))
-    (tmp_path / "data/test.csv").write_text(",".join(PIXEL_COLUMNS) + "\n" + "0," * 783 + "0\n")
-    script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
+def test_too_large_a_batch_is_an_error_that_says_what_to_change(command):
     flags = ["--preset", "classic", "--batch-size", "21000", "--piece-size", "0"]
-    flags += ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
     taken = fill_memory(left=3 * 1024**3)
-    done = command("run", *flags)
-    kernel = subprocess.run([sys.executable, script, *flags], capture_output=True, text=True)
+    done = command("run", "--sample", *flags, "--out", "run")
     del taken
-    for ended in (done, kernel):
-        assert ended.returncode == 2, ended.stderr
-        assert ended.stderr.splitlines()[-1].startswith("error: ")
-        assert "memory" in ended.stderr
-        assert "lower --piece-size or --batch-size" in ended.stderr
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "memory" in done.stderr
+    assert "lower --piece-size or --batch-size" in done.stderr
 
 
 def test_a_gpu_that_fails_its_trial_is_passed_over_and_why_is_told(command, tmp_path):

@@ -29,8 +29,7 @@ def measure(digits: Digits, csvs: Path, folder: Path, quick: bool) -> dict[str, 
     device = choose_compute(PRESETS["fast"]).device
     for name in ("fast",) if quick else tuple(PRESETS):
         flags = ["--data", str(csvs), *FLAGS.get(name, []), *(["--epochs", "1"] if quick else [])]
-        settings = PRESETS[name]
-        settings = dataclasses.replace(settings, piece_size=0)
+        settings = dataclasses.replace(PRESETS[name], piece_size=0)
         whole = measures.run_preset(name, folder / f"gpu-{name}", *flags)
         presets[name] = whole | step_figures(settings, choose_compute(settings), digits)
         print("\n".join(table({"presets": {name: presets[name]}, "recipes": {}})), flush=True)
@@ -58,11 +57,11 @@ def step_figures(settings: Settings, compute: Compute, digits: Digits) -> dict[s
 
     on_gpu = compute.device.type == "cuda"
     steps()  # to warm up
-    measures.finish(compute)
+    measures.finish(compute.device)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiled, record_function("steps"):
         steps()  # without waiting for the device's end
-    measures.finish(compute)
+    measures.finish(compute.device)
     some = digits.test_images[:5000].to(compute.device)
     seconds = measures.fastest(
         lambda: predict_probabilities([training.network], some, compute, settings.views), repeats=3

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from digitkaggle.core.augment import affine_matrices, augmented
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabelledImages
+from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute
 from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.training import make_step, network_input, start_training
@@ -60,17 +62,14 @@ def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
     return {
         "accuracy": metrics["validation"]["accuracy"],
         "train": metrics["seconds"]["train"],
-        "predict": metrics["seconds"]["predict"],
         "process": seconds,
         "peak_gb": peak,
-        "best_epoch": metrics["best_epoch"],
-        "epochs": metrics["epochs"],
     }
 
 
-def finish(compute: Compute) -> None:
+def finish(device: torch.device) -> None:
     """Wait for the device to be done."""
-    if compute.device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
@@ -80,7 +79,7 @@ def best_matrix_product(compute: Compute) -> float:
     on_gpu = compute.device.type == "cuda"
     for size in (*MATRIX_SIZES, 8192) if on_gpu else MATRIX_SIZES:
         left, right = (torch.randn(size, size).to(compute.device, compute.dtype) for _ in range(2))
-        seconds = fastest(lambda a=left, b=right: (a @ b, finish(compute)), repeats=8)
+        seconds = fastest(lambda a=left, b=right: (a @ b, finish(compute.device)), repeats=8)
         best = max(best, 2 * size**3 / seconds)
     return best
 
@@ -96,8 +95,7 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     training.network.train()
     indices = torch.arange(len(data), device=compute.device).split(settings.batch_size)
     piece = indices[0][: settings.piece_size or settings.batch_size]
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with FlopCounterMode(display=False) as counter:
         images = network_input(data.images[piece], compute.memory_format)
         training.network(images).sum().backward()
     training.network.zero_grad()
@@ -112,7 +110,7 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     def some_steps() -> None:
         for _ in range(together):
             step(next(batches), IMAGE_SIZE)
-        finish(compute)
+        finish(compute.device)
 
     repeats = steps // together if settings.piece_size == 0 else 2
     seconds = fastest(some_steps, repeats=repeats, pick=statistics.median) / together
@@ -145,40 +143,43 @@ def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
         for image, matrix in zip(stack, maps, strict=True):
             ndimage.affine_transform(image, matrix[:, :2], offset=matrix[:, 2], order=1)
 
-    ours, theirs = [], []
-    for _ in range(5):
-        ours.append(fastest(lambda: augmented(batch, settings, generator), repeats=10))
-        theirs.append(fastest(by_scipy, repeats=2))
-    return {
-        "ours_us": 1e6 * statistics.median(ours) / len(batch),
-        "scipy_us": 1e6 * statistics.median(theirs) / len(batch),
+    ways = {
+        "ours_us": lambda: fastest(lambda: augmented(batch, settings, generator), repeats=10),
+        "scipy_us": lambda: fastest(by_scipy, repeats=2),
     }
+    return {name: 1e6 * taken / len(batch) for name, taken in in_turn(ways, 5).items()}
+
+
+def in_turn(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of the seconds that each way gives, so many times in turn."""
+    rows = [{name: seconds() for name, seconds in ways.items()} for _ in range(repeats)]
+    return {name: statistics.median(row[name] for row in rows) for name in ways}
 
 
 def loading(folder: Path, repeats: int = 5) -> dict[str, float]:
     """Seconds from train.csv and test.csv to tensors, ours and by pandas' engines, in turn."""
-    seconds: dict[str, list[float]] = {"ours": []}
 
     def by_pandas(engine: str) -> None:
         for name in ("train.csv", "test.csv"):
             table = pd.read_csv(folder / name, engine=engine)
             torch.from_numpy(table.to_numpy(dtype=np.uint8, copy=True))
 
-    for _ in range(repeats):
-        seconds["ours"].append(fastest(lambda: read_data(folder), repeats=1))
-        for engine in ("c", "pyarrow"):
-            taken = fastest(lambda engine=engine: by_pandas(engine), repeats=1)
-            seconds.setdefault(f"pandas, {engine}", []).append(taken)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    readers = {
+        "ours": lambda: read_data(folder),
+        "pandas, c": lambda: by_pandas("c"),
+        "pandas, pyarrow": lambda: by_pandas("pyarrow"),
+    }
+    ways = {name: partial(fastest, read, repeats=1) for name, read in readers.items()}
+    return in_turn(ways, repeats)
 
 
 def import_seconds(repeats: int = 5) -> dict[str, float]:
     """Seconds of a Python process that imports us, and of one that imports torch, in turn."""
-    seconds: dict[str, list[float]] = {"torch": [], "digitkaggle": []}
-    for _ in range(repeats):
-        for name, taken in seconds.items():
-            taken.append(run_process(["-c", f"import {name}"])[0])
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+    ways = {
+        name: lambda name=name: run_process(["-c", f"import {name}"])[0]
+        for name in ("torch", "digitkaggle")
+    }
+    return in_turn(ways, repeats)
 
 
 def growth(digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH) -> list[dict[str, float]]:
@@ -193,16 +194,12 @@ def growth(digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH) -> lis
         flags = ["--data", str(place), "--epochs", "1"]
         measured = run_preset("fast", folder / f"run-{size}", *flags)
         rows.append({"images": size} | measured)
-        for name in ("train.csv", "test.csv"):
-            (place / name).unlink()
     return rows
 
 
 def write_table(path: Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> None:
     """Images (and labels) as a CSV in the competition's form."""
-    table = pd.DataFrame(
-        images.reshape(len(images), -1).numpy(), columns=[f"pixel{i}" for i in range(784)]
-    )
+    table = pd.DataFrame(images.flatten(1).numpy(), columns=PIXEL_COLUMNS)
     if labels is not None:
         table.insert(0, "label", labels.numpy())
     table.to_csv(path, index=False)
@@ -215,12 +212,7 @@ def random_digits(count: int) -> LabelledImages:
     return LabelledImages(images, torch.randint(0, 10, (count,), generator=generator))
 
 
-def fastest(
-    action: Callable[[], Any],
-    *,
-    repeats: int,
-    pick: Callable[[list[float]], float] = min,
-) -> float:
+def fastest(action: Callable[[], Any], *, repeats: int, pick: Callable = min) -> float:
     """Seconds of the quickest of some repeats (or another pick), after one to warm up."""
     if repeats > 1:
         action()

@@ -8,11 +8,13 @@ which is faster than the workers and transforms of the originals.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from .measures import finish
 
 CLASSIC_EPOCHS = 150
 CLASSIC_IMAGES = 220_500  # 7 x 75 % of 42,000
@@ -22,8 +24,7 @@ TUTORIAL_EPOCHS = 14
 MEAN, DEVIATION = 0.1307, 0.3081
 
 
-@dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
     """A recipe's network, and the seconds its training took."""
 
     network: nn.Module
@@ -32,22 +33,18 @@ class Trained:
 
 def classic_network() -> nn.Sequential:
     """Conv 64@5x5 - conv 256@3x3 - 256 - 64 - 10 with dropout 0.5; softmax before the loss."""
+
+    def active(layer: nn.Module) -> tuple[nn.Module, ...]:
+        return layer, nn.ReLU(), nn.Dropout(0.5)
+
     return nn.Sequential(
-        nn.Conv2d(1, 64, 5),
-        nn.ReLU(),
-        nn.Dropout(0.5),
+        *active(nn.Conv2d(1, 64, 5)),
         nn.MaxPool2d(2),
-        nn.Conv2d(64, 256, 3),
-        nn.ReLU(),
-        nn.Dropout(0.5),
+        *active(nn.Conv2d(64, 256, 3)),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(6400, 256),
-        nn.ReLU(),
-        nn.Dropout(0.5),
-        nn.Linear(256, 64),
-        nn.ReLU(),
-        nn.Dropout(0.5),
+        *active(nn.Linear(6400, 256)),
+        *active(nn.Linear(256, 64)),
         nn.Linear(64, 10),
         nn.Softmax(dim=1),
     )
@@ -76,12 +73,7 @@ def classic_seconds_per_step(steps: int, seed: int) -> list[float]:
 def train_tutorial(
     images: torch.Tensor, labels: torch.Tensor, seed: int, epochs: int = TUTORIAL_EPOCHS
 ) -> Trained:
-    """The recipe of PyTorch's basic MNIST example (github.com/pytorch/examples, `mnist`).
-
-    Args:
-        images: uint8, N x 1 x 28 x 28.
-        labels: int64, N.
-    """
+    """The recipe of PyTorch's basic MNIST example (github.com/pytorch/examples, `mnist`)."""
     torch.manual_seed(seed)
     network = nn.Sequential(
         nn.Conv2d(1, 32, 3),
@@ -97,16 +89,9 @@ def train_tutorial(
         nn.Linear(128, 10),
     )
     network = network.to(images.device)
-    started = time.perf_counter()
     optimizer = torch.optim.Adadelta(network.parameters(), lr=1.0)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
-    for _ in range(epochs):
-        for index in torch.randperm(len(labels)).split(64):
-            optimizer.zero_grad()
-            functional.cross_entropy(network(normalised(images[index])), labels[index]).backward()
-            optimizer.step()
-        schedule.step()
-    return Trained(network, seconds_since(started, images.device))
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, -(-len(labels) // 64), gamma=0.7)
+    return trained(network, optimizer, schedule, images, labels, 64, epochs)
 
 
 def train_one_second(images: torch.Tensor, labels: torch.Tensor, seed: int, epochs: int) -> Trained:
@@ -128,26 +113,24 @@ def train_one_second(images: torch.Tensor, labels: torch.Tensor, seed: int, epoc
         nn.Linear(256, 10),
     )
     network = network.to(images.device)
-    started = time.perf_counter()
-    steps = epochs * -(-len(labels) // 256)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01, betas=(0.7, 0.9))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=0.01, total_steps=steps, cycle_momentum=False
+        optimizer, 0.01, epochs * -(-len(labels) // 256), cycle_momentum=False
     )
+    return trained(network, optimizer, schedule, images, labels, 256, epochs)
+
+
+def trained(network, optimizer, schedule, images, labels, batch_size, epochs) -> Trained:
+    """The network after so many epochs of shuffled batches; the schedule goes on with each."""
+    started = time.perf_counter()
     for _ in range(epochs):
-        for index in torch.randperm(len(labels)).split(256):
+        for index in torch.randperm(len(labels)).split(batch_size):
             optimizer.zero_grad()
             functional.cross_entropy(network(normalised(images[index])), labels[index]).backward()
             optimizer.step()
             schedule.step()
-    return Trained(network, seconds_since(started, images.device))
-
-
-def seconds_since(started: float, device: torch.device) -> float:
-    """Seconds until the device is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    finish(images.device)
+    return Trained(network, time.perf_counter() - started)
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
@@ -159,8 +142,5 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 def recipe_accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """The share of images that a recipe's network names right, from one view."""
     network.eval()
-    hits = [
-        (network(normalised(some)).argmax(dim=1) == true).sum().item()
-        for some, true in zip(images.split(1000), labels.split(1000), strict=True)
-    ]
-    return sum(hits) / len(labels)
+    said = torch.cat([network(normalised(some)).argmax(dim=1) for some in images.split(1000)])
+    return (said == labels).double().mean().item()

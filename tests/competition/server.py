@@ -139,18 +139,15 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def serve(self, cut_after: int | None = None) -> None:
-        """What is stored, from where the Range header asks; only its beginning, perhaps."""
+        """What is stored; only its beginning, perhaps."""
         output = list(self.kaggle.output.values())
         number = self.place.removeprefix("/output/")
         content = output[int(number)] if number.isdecimal() else self.kaggle.data_zip
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        if start >= len(content):
-            return self.send(416, b"")
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[start:][:cut_after])
-        return self.wfile.flush()
+        self.wfile.write(content[:cut_after])
+        self.wfile.flush()
 
 
 # Faults, to be given to KaggleServer.fail.

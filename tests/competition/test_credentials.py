@@ -24,7 +24,6 @@ WAYS = {
     "token variable": {"KAGGLE_API_TOKEN": "token-1"},
     "token file named": {"KAGGLE_API_TOKEN": "~/mine", "mine": "token-1\n"},
     "token file": {".kaggle/access_token": "token-1\n", ".kaggle/kaggle.json": OLD_JSON},
-    "token file of Windows": {".kaggle/access_token.txt": "token-1"},
     "token of a sign-in by browser": {
         ".kaggle/credentials.json": json.dumps({"refresh_token": "r"} | BY_BROWSER)
     },

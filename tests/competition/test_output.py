@@ -75,7 +75,6 @@ LISTED, STATE = "ListKernelSessionOutput", "GetKernelSessionStatus"
 STORED = "GET /output/0"
 OUTPUT_FAULTS = {
     "running": (lambda k: setattr(k, "states", ["RUNNING"]), "still running"),
-    "failed": (lambda k: setattr(k, "states", ["ERROR"]), "ended in ERROR"),
     "no submission": (lambda k: k.output.pop("submission.csv"), "submission.csv"),
     "short": (lambda k: k.output.update({"submission.csv": b"ImageId,Label\n1,2\n"}), "1 rows"),
     "no metrics": (lambda k: k.output.pop("metrics.json"), "metrics.json"),

@@ -57,7 +57,6 @@ def test_a_wrong_submission_is_refused_with_its_row(text):
 
 
 WORTHLESS = {
-    "short": SUBMISSION[:-20].encode(),
     "one digit": "".join(["ImageId,Label\n", *(f"{i},0\n" for i in range(1, 28_001))]).encode(),
     "no text": b"\xff\x00\x01",
     "nothing": None,

@@ -23,15 +23,9 @@ def test_the_expanded_set_is_what_scipy_makes_image_by_image(sample):
 
 
 def test_the_network_has_the_published_layers():
-    network, values, rows = classic_network(0.5, seeded()).eval(), torch.zeros(1, 1, 28, 28), []
-    for layer in network:
-        values = layer(values)
-        parameters = sum(p.numel() for p in layer.parameters())
-        if parameters or isinstance(layer, torch.nn.MaxPool2d):
-            rows.append((tuple(values.shape[1:]), parameters))
-    assert rows[:2] == [((64, 24, 24), 1_664), ((64, 12, 12), 0)]
-    assert rows[2:4] == [((256, 10, 10), 147_712), ((256, 5, 5), 0)]
-    assert rows[4:] == [((256,), 1_638_656), ((64,), 16_448), ((10,), 650)]
+    network = classic_network(0.5, seeded())
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in network]
+    assert [size for size in sizes if size] == [1_664, 147_712, 1_638_656, 16_448, 650]
     assert [type(layer) for layer in network].count(SeededDropout) == 4
 
 

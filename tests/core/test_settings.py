@@ -29,7 +29,6 @@ def test_the_classic_preset_is_the_published_recipe():
         *({"widths": value} for value in (8, (), (8, 8), (8, 0, 8), (8, True, 8))),
         {"split_seed": 2**32},
         {"network": "resnet"},
-        {"softmax_head": 1},
         {"digit_widths": (8, 29)},
         {"widht": 8},
         {"image_sizes": (20, 28), "augmentation": "none"},
@@ -44,12 +43,6 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_setting(changes):
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(InputError, match="fast, balanced, best, classic"):
         make_settings("quick", {})
-
-
-def test_whoever_sets_epochs_gets_them_even_where_the_preset_asks_for_more_steps():
-    assert PRESETS["balanced"].minimum_steps > 0
-    assert make_settings("balanced", {"epochs": 1}).minimum_steps == 0
-    assert make_settings("balanced", {"epochs": 1, "minimum_steps": 9}).minimum_steps == 9
 
 
 ANY_VALUE = st.one_of(

@@ -34,10 +34,3 @@ def test_the_folds_of_several_members_hold_every_image_out_once_by_class(sample)
     held = [held_out for _, held_out in members]
     assert sorted(torch.cat(held[:4]).tolist()) == list(range(4000))
     assert not torch.equal(held[4], held[0]), "the second round shuffles anew"
-
-
-def test_a_fraction_of_0_gives_every_member_all_images():
-    settings = make_settings("fast", {"members": 2, "validation_fraction": 0})
-    for number in (1, 2):
-        rows, held_out = member_rows(torch.zeros(7), settings, number)
-        assert (rows.tolist(), held_out.tolist()) == (list(range(7)), [])

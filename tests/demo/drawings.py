@@ -15,10 +15,8 @@ def large(digit: np.ndarray, side: int = 200) -> np.ndarray:
     return np.asarray(picture, dtype=np.float64) / 255
 
 
-def on_paper(
-    ink: np.ndarray, paper: object = (1.0, 1.0, 1.0), pen: object = (0.0, 0.0, 0.0)
-) -> np.ndarray:
-    """Colours, H x W x 3, of ink on paper; paper may differ from place to place."""
+def on_paper(ink: np.ndarray, paper: object = (1, 1, 1), pen: object = (0, 0, 0)) -> np.ndarray:
+    """Colours, H x W x 3, of ink on paper."""
     return (1 - ink[..., None]) * np.asarray(paper) + ink[..., None] * np.asarray(pen)
 
 
@@ -26,47 +24,19 @@ def picture_of(colours: np.ndarray) -> Image.Image:
     return Image.fromarray((255 * colours.clip(0, 1)).round().astype(np.uint8))
 
 
-def shade(side: int, dark: float, bright: float) -> np.ndarray:
-    """Light that falls off across the paper, H x W x 3."""
-    y, x = np.mgrid[0 : 1 : side * 1j, 0 : 1 : side * 1j]
-    return (bright + (dark - bright) * (0.6 * x + 0.4 * y * y))[..., None] * np.ones(3)
-
-
-def as_it_is(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    return Image.fromarray(digit)
-
-
-def dark_on_light_at_28(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    return Image.fromarray(255 - digit)
-
-
 def scaled_and_inverted(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
     return picture_of(on_paper(large(digit, int(random.integers(60, 900)))))
 
 
-def small(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    ink = np.pad(digit[4:24, 4:24], 6)
-    return picture_of(on_paper(large(ink, 48)))
-
-
 def tinted(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    paper, pen = random.uniform(0.75, 1, 3), random.uniform(0, 0.35, 3)
-    return picture_of(on_paper(large(digit), paper, pen))
-
-
-def chalk(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    board = (0.12, 0.25, 0.18)
-    return picture_of(on_paper(large(digit), board, (0.9, 0.9, 0.85)))
+    """Dark on light, as of a pen, or light on dark, as of chalk."""
+    colours = random.uniform(0.75, 1, 3), random.uniform(0, 0.35, 3)
+    return picture_of(on_paper(large(digit), *random.permutation(colours)))
 
 
 def equally_bright_colours(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
     """Red ink on green paper of about the same luminance."""
     return picture_of(on_paper(large(digit), (0.3, 0.55, 0.3), (0.85, 0.3, 0.25)))
-
-
-def shaded(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
-    colours = on_paper(large(digit, 300), shade(300, 0.35, 0.95), shade(300, 0.05, 0.12))
-    return picture_of(colours)
 
 
 def in_half_shadow(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
@@ -104,14 +74,9 @@ def transparent(digit: np.ndarray, random: np.random.Generator) -> Image.Image:
 
 
 KINDS: tuple[Callable[[np.ndarray, np.random.Generator], Image.Image], ...] = (
-    as_it_is,
-    dark_on_light_at_28,
     scaled_and_inverted,
-    small,
     tinted,
-    chalk,
     equally_bright_colours,
-    shaded,
     in_half_shadow,
     off_centre,
     noisy,

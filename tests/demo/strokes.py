@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 Stroke = Sequence[tuple[float, float]]
 
@@ -43,3 +44,12 @@ STROKES: dict[int, list[Stroke]] = {
     ],
     9: [[*arc((0.48, 0.36), (0.17, 0.17), 0, -360, 36), (0.66, 0.4), (0.6, 0.84)]],
 }
+
+
+def drawn(digit: int, width: int = 24, side: int = 320) -> Image.Image:
+    """A digit as a pen of so many pixels writes it, black on white."""
+    picture = Image.new("L", (side, side), 255)
+    for stroke in STROKES[digit]:
+        points = [(side * x, side * y) for x, y in stroke]
+        ImageDraw.Draw(picture).line(points, fill=0, width=width, joint="curve")
+    return picture

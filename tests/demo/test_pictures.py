@@ -11,22 +11,20 @@ from scipy import ndimage
 
 from digitkaggle.cli import main
 from digitkaggle.core.basics import InputError
-from digitkaggle.demo.answers import answer_digits, answer_pictures, formatted, save_seen
+from digitkaggle.demo.answers import answer_digits, answer_pictures
 from digitkaggle.demo.pictures import (
     BLANK,
-    INK_BOX,
     NO_DIGIT,
     SEVERAL,
     colours_of,
     find_digit,
-    mnist_form,
     open_picture,
 )
 from digitkaggle.runs.results import open_model
 from tests.demo.drawings import KINDS, large, on_paper, picture_of
-from tests.demo.strokes import STROKES
+from tests.demo.strokes import drawn
 
-EACH_KIND = 5
+EACH_KIND = 25
 
 
 @pytest.fixture(scope="session")
@@ -40,18 +38,6 @@ def said(model, pictures) -> list[int | None]:
     return [answer.digit for answer in answer_digits(found, networks, compute, settings.views)]
 
 
-def drawn(digit: int, width: int = 24, side: int = 320) -> Image.Image:
-    """A digit as a pen of so many pixels writes it."""
-    picture = Image.new("L", (side, side), 255)
-    pen = ImageDraw.Draw(picture)
-    for stroke in STROKES[digit]:
-        points = [(side * x, side * y) for x, y in stroke]
-        pen.line(points, fill=0, width=width, joint="curve")
-        for x, y in (points[0], points[-1]):
-            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=0)
-    return picture
-
-
 def test_95_of_100_pictures_of_all_kinds_are_named_right(model, sample):
     digits = sample.test_images.squeeze(1).numpy()
     pictures, labels = [], []
@@ -60,7 +46,6 @@ def test_95_of_100_pictures_of_all_kinds_are_named_right(model, sample):
         for place in range(number * EACH_KIND, (number + 1) * EACH_KIND):
             pictures.append(kind(digits[place], random))
             labels.append(int(sample.test_labels[place]))
-    assert len(pictures) >= 40
     right = sum(a == b for a, b in zip(said(model, pictures), labels, strict=True))
     assert right >= 0.95 * len(pictures), f"{right} of {len(pictures)}"
 
@@ -80,30 +65,14 @@ def test_a_digit_in_mnist_form_comes_out_as_it_went_in(sample):
     assert np.mean(differences) < 2  # of 255; moved by a pixel it would be 15
 
 
-def test_the_ink_fills_20_pixels_and_its_centre_of_mass_is_in_the_middle():
-    ink = np.zeros((300, 200))
-    ink[:, :40] = 1
-    ink[250:, :] = 1
-    image = mnist_form(ink)
-    assert image.shape == (28, 28)
-    assert image.dtype == np.uint8
-    rows, columns = np.nonzero(image.max(axis=1))[0], np.nonzero(image.max(axis=0))[0]
-    assert rows[-1] - rows[0] + 1 == INK_BOX
-    assert abs((columns[-1] - columns[0] + 1) - INK_BOX * 200 / 300) <= 1
-    down, right = ndimage.center_of_mass(image)
-    assert abs(down - 14) <= 0.55
-    assert abs(right - 14) <= 0.55
-
-
 @pytest.mark.parametrize(
     "blank",
     [
         np.ones((200, 200, 3)),
-        np.zeros((28, 28, 3)),
         np.ones((200, 300, 3)) * np.linspace(0.4, 0.9, 300)[None, :, None],
         0.8 + np.random.default_rng(0).normal(0, 0.05, (200, 200, 3)),
     ],
-    ids=["white", "black", "shaded", "noise"],
+    ids=["white", "shaded", "noise"],
 )
 def test_a_blank_is_said_so(blank):
     assert find_digit(colours_of(picture_of(blank))).problem == BLANK
@@ -114,8 +83,6 @@ def test_several_digits_in_a_picture_are_said_so(sample):
     for place in range(0, 20, 2):
         beside = np.hstack([large(images[place]), large(images[place + 1])])
         assert find_digit(on_paper(beside)).problem == SEVERAL
-    below = np.vstack([large(images[0]), large(images[1])])
-    assert find_digit(on_paper(below)).problem == SEVERAL
 
 
 def test_a_five_whose_bar_is_apart_is_one_digit(model):
@@ -135,21 +102,13 @@ def no_digits() -> dict[str, Image.Image]:
     ImageDraw.Draw(square).rectangle((110, 110, 190, 190), fill=0)
     dash = Image.new("L", (300, 300), 255)
     ImageDraw.Draw(dash).line((60, 150, 240, 150), fill=0, width=20)
-    dots = Image.new("L", (300, 300), 255)
-    for x, y in random.uniform(20, 280, (30, 2)):
-        ImageDraw.Draw(dots).ellipse((x - 9, y - 9, x + 9, y + 9), fill=0)
-    checks = Image.fromarray(np.kron(np.indices((6, 6)).sum(axis=0) % 2, np.ones((40, 40))) > 0)
-    return {"scribble": scribble, "square": square, "dash": dash, "dots": dots, "checks": checks}
+    return {"scribble": scribble, "square": square, "dash": dash}
 
 
 @pytest.mark.parametrize("name", no_digits())
 def test_what_is_no_digit_is_said_so_rather_than_guessed(model, name):
     assert said(model, [no_digits()[name]]) == [None]
-
-
-@pytest.mark.parametrize("name", ["dash", "square"])
-def test_a_long_dash_and_a_block_have_no_digits_shape(name):
-    assert find_digit(colours_of(no_digits()[name])).problem == NO_DIGIT
+    assert name == "scribble" or find_digit(colours_of(no_digits()[name])).problem == NO_DIGIT
 
 
 def test_exif_rotation_is_undone(tmp_path, sample):
@@ -162,9 +121,7 @@ def test_exif_rotation_is_undone(tmp_path, sample):
     np.testing.assert_array_equal(open_picture(turned), open_picture(upright))
 
 
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"], ids=lambda mode: mode.strip()
-)
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
 def test_every_usual_kind_of_pixels_is_read(tmp_path, model, mode):
     picture = drawn(3)
     if mode == "I;16":
@@ -176,29 +133,18 @@ def test_every_usual_kind_of_pixels_is_read(tmp_path, model, mode):
     assert [answer.digit for answer in answer_pictures([path], networks, compute)] == [3]
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"", "is no picture that can be read"),
-        (b"hello", "is no picture that can be read"),
-        (None, "No such file"),
-        ("cut", "is no picture that can be read"),
-        ("bomb", "exceeds limit of 89478485 pixels"),
-    ],
-)
-def test_a_file_that_is_no_picture_is_refused_by_name(tmp_path, content, expected):
+def test_a_file_that_is_no_picture_or_too_large_a_one_is_refused_by_name(tmp_path):
     path = tmp_path / "mine.png"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content:
-        buffer = io.BytesIO()
-        side = 9500 if content == "bomb" else 200
-        Image.new("1", (side, side)).save(buffer, format="PNG")
-        whole = buffer.getvalue()
-        path.write_bytes(whole if content == "bomb" else whole[: len(whole) * 2 // 3])
-    with pytest.raises(InputError, match=r"mine\.png") as caught:
+    with pytest.raises(InputError, match=r"mine\.png .*No such file"):
         open_picture(path)
-    assert expected in str(caught.value)
+    Image.new("1", (9500, 9500)).save(path)
+    with pytest.raises(InputError, match=r"mine\.png .*exceeds limit of 89478485 pixels"):
+        open_picture(path)
+    drawn(3).save(path)
+    for content in (b"", b"hello", path.read_bytes()[:900]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"mine\.png is no picture"):
+            open_picture(path)
 
 
 @pytest.fixture
@@ -226,29 +172,18 @@ def test_answers_come_as_json_and_csv_for_programs(trained, two_pictures, capsys
     assert rows[1]["problem"] == BLANK
 
 
-def test_answers_come_as_text_for_people_and_show_saves_what_was_seen(
+def test_answers_come_as_text_for_people_and_show_saves_each_that_was_seen_under_its_own_name(
     trained, two_pictures, tmp_path, capsys
 ):
-    flags = ["predict", str(trained / "model.pt"), *map(str, two_pictures)]
+    files = [*two_pictures, two_pictures[0]]
+    flags = ["predict", str(trained / "model.pt"), *map(str, files)]
     assert main([*flags, "--show", str(tmp_path / "seen")]) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{two_pictures[0]}  ")
     assert f"{two_pictures[1]}  -  {BLANK}" in second
-    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["seven.png"]
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {"seven.png", "seven-2.png"}
     with Image.open(tmp_path / "seen/seven.png") as seen:
         assert seen.size == (280, 280)
-
-
-def test_pictures_of_one_name_are_shown_under_two(model, tmp_path):
-    networks, _, compute = model
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        drawn(1).save(tmp_path / folder / "one.png")
-    paths = [tmp_path / "a/one.png", tmp_path / "b/one.png"]
-    answers = answer_pictures(paths, networks, compute)
-    saved = save_seen(tmp_path / "seen", paths, answers)
-    assert [path.name for path in saved] == ["one.png", "one-2.png"]
-    assert formatted(paths, answers, "text").count("\n") == 1
 
 
 def test_without_a_run_the_newest_one_answers(trained, two_pictures, monkeypatch, tmp_path, capsys):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.files import read_data
 from digitkaggle.runs.local import run_in_folder
 from tests.conftest import QUICK_FLAGS, REPOSITORY
@@ -21,9 +20,11 @@ FILES = {
 QUICK = 'settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})'
 
 
-def on_kaggle(python: Path, kaggle: Path, *arguments: object) -> subprocess.CompletedProcess:
+def on_kaggle(
+    python: object, kaggle: Path, *arguments: object, **variables: str
+) -> subprocess.CompletedProcess:
     environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
-    environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "PYTHONPATH": ""}
+    environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "PYTHONPATH": "", **variables}
     return subprocess.run(
         [python, *map(str, arguments)],
         cwd=kaggle / "working" if (kaggle / "working").exists() else kaggle,
@@ -35,7 +36,7 @@ def on_kaggle(python: Path, kaggle: Path, *arguments: object) -> subprocess.Comp
 
 
 def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities(
-    kernel_python, kaggle, tmp_path
+    kernel_python, kaggle, tmp_path, quick_settings
 ):
     script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
     done = on_kaggle(kernel_python, kaggle, "-W", "error", script, *QUICK_FLAGS, "--threads", 1)
@@ -43,9 +44,8 @@ def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities(
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
     metrics = json.loads((kaggle / "working/metrics.json").read_text())
     assert metrics["source_digest"] in Path(script).read_text()
-    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})
     digits = read_data(kaggle / "input/competitions/digit-recognizer")
-    folder = run_in_folder(settings, digits, out=tmp_path / "library", threads=1)
+    folder = run_in_folder(quick_settings, digits, out=tmp_path / "library", threads=1)
     if "KERNEL_PYTHON" not in os.environ:  # another version of torch may count otherwise
         theirs = (kaggle / "working/probabilities.npy").read_bytes()
         assert theirs == (folder / "probabilities.npy").read_bytes()
@@ -64,20 +64,10 @@ def run_notebook(python: Path, kaggle: Path, tmp_path: Path) -> list[dict]:
     argv = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec = {"argv": argv, "display_name": "kaggle", "language": "python"}
     (kernels / "kernel.json").write_text(json.dumps(spec))
-    environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
-    environment |= {
-        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-        "JUPYTER_PATH": str(tmp_path / "share/jupyter"),
-    }
-    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "main.ipynb"]
-    done = subprocess.run(
-        [*command, "--output", "done", "--ExecutePreprocessor.kernel_name=kaggle"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    flags = ["--to=notebook", "--output=done", "--ExecutePreprocessor.kernel_name=kaggle"]
+    command = [sys.executable, kaggle, "-m", "nbconvert", "--execute", *flags]
+    jupyter = str(tmp_path / "share/jupyter")
+    done = on_kaggle(*command, tmp_path / "main.ipynb", JUPYTER_PATH=jupyter)
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
     return [out for cell in cells for out in cell.get("outputs", [])]

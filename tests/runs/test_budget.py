@@ -7,7 +7,7 @@ import pytest
 
 from digitkaggle.core.basics import InputError
 from digitkaggle.core.settings import make_settings
-from digitkaggle.runs.budget import TimeBudget, areas, cut_in_words, epochs_that_fit, parse_duration
+from digitkaggle.runs.budget import TimeBudget, cut_in_words, epochs_that_fit, parse_duration
 from digitkaggle.runs.files import read_json
 from digitkaggle.runs.local import run_in_folder
 
@@ -19,23 +19,12 @@ def test_durations_are_seconds_minutes_or_hours():
             parse_duration(text)
 
 
-def test_epochs_weigh_what_their_images_do():
-    assert areas((28,), 2) == [784, 784]
-    assert areas((10, 20), 2) == [100, 400]
-    assert areas((10, 20), 1) == [250]
-
-
-def test_as_many_epochs_are_planned_as_fit_in():
-    training = SimpleNamespace(
-        settings=SimpleNamespace(image_sizes=(28,)),
-        epoch=2,
-        epochs=10,
-        history=[{"seconds": 5}, {"seconds": 5}],
-    )
-    assert epochs_that_fit(training, 1000) == 10
-    assert epochs_that_fit(training, 16) == 5
-    assert epochs_that_fit(training, 4) == 2
-    assert epochs_that_fit(training, -9) == 2
+def test_as_many_epochs_are_planned_as_fit_in_and_weigh_what_their_images_do():
+    settings, history = SimpleNamespace(image_sizes=(14, 28)), [{"seconds": 1}] * 5
+    training = SimpleNamespace(settings=settings, epoch=5, epochs=10, history=history)
+    # The other five, at 28, take four times as long.
+    fitting = [epochs_that_fit(training, seconds) for seconds in (20.1, 19, 4.1, 3.9, -9)]
+    assert fitting == [10, 9, 6, 5, 5]
 
 
 def test_the_first_epoch_runs_whatever_the_budget_and_what_was_cut_is_said(tmp_path, few_digits):

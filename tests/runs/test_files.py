@@ -23,20 +23,16 @@ def archive(tmp_path, train_csv, test_csv):
     return made
 
 
-def test_a_zip_is_read_like_a_folder_wherever_the_files_are_in_it(
-    archive, few_digits, train_csv, test_csv
+def test_a_zip_is_read_like_a_folder_wherever_the_files_are_in_it_and_a_test_csv_by_itself(
+    archive, few_digits, train_csv, test_csv, data_folder
 ):
     path = archive()
     assert read_data(path).digest() == few_digits.digest()
     assert read_data(path).origin == str(path)
     nested = archive(**{"inner__train.csv": train_csv, "inner__test.csv": test_csv})
     assert read_data(nested).digest() == few_digits.digest()
-    assert torch.equal(read_test_images(nested), few_digits.test_images)
-
-
-def test_a_test_csv_may_be_named_itself(data_folder, few_digits):
-    assert torch.equal(read_test_images(data_folder / "test.csv"), few_digits.test_images)
-    assert torch.equal(read_test_images(data_folder), few_digits.test_images)
+    for place in (nested, data_folder, data_folder / "test.csv"):
+        assert torch.equal(read_test_images(place), few_digits.test_images)
 
 
 def test_odd_zips_are_refused(archive, train_csv):
@@ -48,18 +44,11 @@ def test_odd_zips_are_refused(archive, train_csv):
     with pytest.raises(InputError, match="in 0 folders"):
         read_data(archive(**{"a__train.csv": "", "test.csv": ""}))
     path = archive()
-    path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(InputError, match=r"data.zip"):
-        read_data(path)
-
-
-def test_damage_inside_a_zip_is_refused(archive):
-    path = archive()
-    content = bytearray(path.read_bytes())
-    content[2000:2100] = bytes(100)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"data.zip"):
-        read_data(path)
+    content = path.read_bytes()
+    for damaged in (content[:-500], content[:2000] + bytes(100) + content[2100:]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"data.zip"):
+            read_data(path)
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"PK\x03\x04", b"", b"\x00" * 99])

@@ -66,10 +66,11 @@ def test_a_folder_that_is_at_work_is_refused_or_passed_over(tmp_path):
             pass
 
 
-def test_a_folder_that_is_a_file_is_refused(tmp_path, few_digits, quick_settings):
+@pytest.mark.parametrize("place", ["file", "/proc/none"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, few_digits, quick_settings, place):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file"):
-        run_in_folder(quick_settings, few_digits, out=tmp_path / "file")
+    with pytest.raises(InputError, match=place):
+        run_in_folder(quick_settings, few_digits, out=tmp_path / place)
 
 
 def test_no_finished_run_is_said(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from digitkaggle.cli import main
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.local import run_in_folder
-from tests.runs.test_resume import SAME, bytes_of, started, wait_for
+from tests.runs.test_resume import bytes_of, started, wait_for
 
 SETTINGS = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64, "members": 3})
 
@@ -61,12 +61,10 @@ def test_workers_end_when_their_parent_is_killed(tmp_path, data_folder):
     assert workers
     process.kill()
     process.communicate(timeout=60)
-    for _ in range(600):
-        alive = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-        if not alive:
-            break
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert not alive
 
 
 @pytest.mark.slow
@@ -80,7 +78,6 @@ def test_a_cluster_gives_the_bytes_of_one_process(tmp_path, few_digits):
         run_in_folder(SETTINGS, few_digits, out=out, cluster=address, threads=1)
     run_in_folder(SETTINGS, few_digits, out=tmp_path / "one", threads=1)
     assert bytes_of(tmp_path / "cluster") == bytes_of(tmp_path / "one")
-    assert len(SAME) == 3
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(tmp_path, data_folder, capsys):
