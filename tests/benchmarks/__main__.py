@@ -122,7 +122,7 @@ class Bench:
             seed = self.flags.first_seed + number
             for preset in ("fast", "balanced") if number < self.flags.seeds else ("fast",):
                 flags = ["--data", str(self.csvs), "--seed", str(seed), "--split-seed", str(seed)]
-                flags += ["--epochs", "1"] if quick else []
+                flags += ["--epochs", "4"] if quick else []
                 folder = self.folder / f"{preset}-{seed}"
                 rows.setdefault(preset, []).append(measures.run_preset(preset, folder, *flags))
             if number >= self.flags.seeds:
