@@ -61,8 +61,8 @@ def calibrate(network: nn.Sequential, held_out: LabelledImages, compute: Compute
     labels = held_out.labels.cpu()
 
     def loss(temperature: float) -> float:
-        # As if one image more were wrong: where none is, no confidence would be too much.
-        scaled, doubt = logits / temperature, 1 / len(labels)
+        # As if a third of an image more were wrong: where none is, no confidence is too much.
+        scaled, doubt = logits / temperature, 0.3 / len(labels)
         return functional.cross_entropy(scaled, labels, label_smoothing=doubt).item()
 
     temperature = min((0.1 * 1.02**step for step in range(200)), key=loss)  # 0.1 to 5

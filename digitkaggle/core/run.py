@@ -2,9 +2,10 @@
 
 All of it in order: split, augment, train, predict, for every member. A member depends on the data,
 the settings and its number alone, so wherever it is trained it is the same; on a GPU, nearly.
-`best` trains several, each of which holds out another fortieth of the images, and averages what
-they say. Then as many again learn from the test images as well, which the first ones have named:
-with probabilities, not with digits, so that doubt stays doubt."""
+`best` trains ten, each of which holds out another fortieth of the images, and averages what they
+say. A second round may learn from the test images as well, as the first has named them: with
+probabilities, so that doubt stays doubt. It is off, for it makes one network better (by one wrong
+digit in twenty), but not several together: 123 wrong of 33,600 for 124."""
 
 from __future__ import annotations
 
