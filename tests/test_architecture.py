@@ -18,7 +18,7 @@ ALLOWED = {
     "demo": {"core", "runs", "demo"},
     "tune": {"core", "runs"},
     "sample": {"core", "runs"},
-    "classifier": {"core"},
+    "classifier": {"core", "runs"},
     "export": {"core", "runs", "sample"},
     "report": {"core", "runs", "report"},
     "competition": {"core", "runs", "competition"},

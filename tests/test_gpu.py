@@ -58,14 +58,34 @@ def test_loss_scaling_recovers_from_an_overflow(sample, preset):
     training.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**40)
     rows = list(train(training, data, data))
     assert training.scaler.get_scale() < 2.0**40
+    assert all(w.isfinite().all() for w in training.best_weights.values())
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
 
 
-def test_a_recorded_step_draws_anew_and_follows_the_rate(sample):
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize(("preset", "dtype"), [("fast", torch.float16), ("best", torch.bfloat16)])
+def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, recorded):
+    compute = Compute(CUDA, dtype, "for tests", recorded=recorded)
     data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
-    compute = Compute(CUDA, torch.bfloat16, "for tests", recorded=True)
-    training = start_training(make_settings("fast", {"epochs": 6}), compute, len(data))
-    list(train(training, data, data))
+    training = start_training(make_settings(preset, {"digit_widths": (8,)}), compute, len(data))
+    step, batch = make_step(training, data), torch.arange(256, device=CUDA)
+    for _ in range(3):
+        step(batch, 20)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(batch, 20)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_recorded_step_draws_anew_follows_the_rate_and_learns_as_the_plain_one(sample):
+    data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
+    losses = {}
+    for recorded in (False, True):
+        compute = Compute(CUDA, torch.bfloat16, "for tests", recorded=recorded)
+        training = start_training(make_settings("fast", {"epochs": 6}), compute, len(data))
+        losses[recorded] = [row["train_loss"] for row in train(training, data, data)]
+    assert losses[True] == pytest.approx(losses[False], rel=0.1)
     step, batch = make_step(training, data), torch.arange(256, device=CUDA)
     for group in training.optimizer.param_groups:
         group["lr"].fill_(0)

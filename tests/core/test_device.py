@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from digitkaggle.core.basics import Compute, InputError
-from digitkaggle.core.device import choose_compute, try_out
+from digitkaggle.core.device import choose_compute, fastest_dtype, try_out
 from digitkaggle.core.settings import PRESETS
 
 
@@ -56,10 +56,14 @@ def test_a_gpu_that_fails_at_its_best_is_tried_in_plainer_forms(monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ["fast", "best", "classic"])
-def test_too_high_a_rate_is_no_fault_of_the_device(preset, monkeypatch):
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_the_trial_is_the_presets_own_step_whatever_the_rates_and_the_memory_format(
+    preset, memory_format, monkeypatch
+):
     monkeypatch.setattr("digitkaggle.core.device.TRIAL_IMAGES", 16)
+    try_out(PRESETS[preset], Compute(torch.device("cpu"), torch.float32, "", memory_format))
     overflowing = dataclasses.replace(PRESETS[preset], learning_rate=1e6)
-    try_out(overflowing, Compute(torch.device("cpu"), torch.float16, ""))
+    try_out(overflowing, Compute(torch.device("cpu"), torch.float16, "", memory_format))
 
 
 def test_a_device_that_counts_nonsense_fails_its_trial(monkeypatch):
@@ -80,3 +84,10 @@ def test_a_missing_gpu_on_kaggle_and_a_driver_too_old_are_warned_of(monkeypatch)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     warning = choose_compute().warning
     assert "driver is too old; Kaggle gave no GPU" in warning
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)])
+def test_a_t4_counts_in_float16_and_newer_gpus_in_bfloat16(monkeypatch, capability):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    expected = torch.float16 if capability == (7, 5) else torch.bfloat16
+    assert fastest_dtype(torch.device("cuda")) == expected

@@ -45,6 +45,12 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
         make_settings("quick", {})
 
 
+def test_whoever_sets_epochs_gets_them_even_where_the_preset_asks_for_more_steps():
+    assert PRESETS["balanced"].minimum_steps > 0
+    assert make_settings("balanced", {"epochs": 1}).minimum_steps == 0
+    assert make_settings("balanced", {"epochs": 1, "minimum_steps": 9}).minimum_steps == 9
+
+
 ANY_VALUE = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
     st.lists(st.integers(), max_size=4), st.dictionaries(st.text(), st.none(), max_size=1),
