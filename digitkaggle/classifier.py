@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from .core.basics import CLASSES, IMAGE_SIZE, Digits
 from .core.device import choose_compute
-from .core.networks import build_network
 from .core.prediction import predict_probabilities
 from .core.run import run
-from .core.settings import Settings, make_settings, member_settings
+from .core.settings import Settings, make_settings
+from .runs.results import networks_of
 
 SCALES = (1, 16, 255)  # what white is: of shares, of scikit-learn's own digits, of bytes
 SIDES = range(8, 65)  # pixels
@@ -94,11 +94,9 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities, float32, n x classes, of the classes in the order of `classes_`."""
         check_is_fitted(self)
         images = self.images(validate_data(self, flat(X), dtype="numeric", reset=False))
-        compute, networks = choose_compute(self.settings_, self.device), []
-        for number, weights in self.weights_.items():
-            network = build_network(member_settings(self.settings_, number), torch.Generator())
-            network.load_state_dict(weights)
-            networks.append(network.to(compute.device, memory_format=compute.memory_format))
+        compute = choose_compute(self.settings_, self.device)
+        how = {"device": compute.device, "memory_format": compute.memory_format}
+        networks = [n.to(**how) for n in networks_of(self.settings_, self.weights_)]
         said = predict_probabilities(networks, images, compute, self.settings_.views).numpy()
         said = said[:, : len(self.classes_)]
         return said / said.sum(axis=1, keepdims=True)

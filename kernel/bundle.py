@@ -38,6 +38,9 @@ FORBIDDEN = {
 GUARD = 'if __name__ == "__main__":\n'
 DIGEST = 'SOURCE_DIGEST = ""\n'
 LONGEST_LINE = 100
+# What a notebook says of a cell of code: folded, so that who scrolls sees text and pictures.
+FOLDED = {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}
+CODE = {"metadata": FOLDED, "execution_count": None, "outputs": []}
 
 
 class BundleError(Exception):
@@ -232,10 +235,8 @@ def notebook(cells: list[tuple[str, str, str]]) -> str:
         parts.append(("code", code.strip()))
     book = {
         "cells": [
-            # Code is folded, so that who scrolls sees text and pictures.
-            {"cell_type": kind, "id": f"cell-{number}"}
-            | {"metadata": {"_kg_hide-input": True, "jupyter": {"source_hidden": True}}}
-            | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+            {"cell_type": kind, "id": f"cell-{number}", "metadata": {}}
+            | (CODE if kind == "code" else {})
             | {"source": text.splitlines(keepends=True)}
             for number, (kind, text) in enumerate(parts, start=1)
         ],

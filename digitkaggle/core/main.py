@@ -65,11 +65,11 @@ def settings_from_flags(
 
 def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
     """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
-    from joblib import Parallel, delayed  # a tenth of a second that a run on a CPU need not wait
-
     compute, done = learn.keywords["compute"], set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
     if min(gpus, len(numbers)) > 1:
+        from joblib import Parallel, delayed  # a tenth of a second that others need not wait
+
         jobs = (delayed(on_gpu)(learn, number, number % gpus) for number in numbers)
         try:
             for member in Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs):

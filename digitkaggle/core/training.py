@@ -4,9 +4,8 @@ One loop, a screen long. What makes it fast, beside Muon:
 
 - **One cycle**: the learning rate climbs in a straight line, then falls to zero in another, which
   makes good use of few epochs: a constant rate loses 1.3 points.
-- **Small images first.** They cost less, and bring nearly all that can be learned early. Two epochs
-  at 20 x 20 pixels and one at 28 x 28 took the time of two at 28 x 28 (17.5 s for 17 s), and were
-  0.05 points better. No layer minds the size.
+- **Small images first.** They cost less, and bring nearly all that can be learned early: in the
+  time of two epochs at 28 x 28 pixels two at 20 x 20 and one at 28 x 28 were 0.05 points better.
 - **Label smoothing** asks for a little less than certainty, for 0.09 points (give or take 0.08).
 
 The weights that count are those of the epoch with the lowest validation loss."""

@@ -144,6 +144,18 @@ def load_model(path: Path, compute: Compute) -> list[nn.Sequential]:
     return open_model(path, compute=compute)[0]
 
 
+def networks_of(
+    settings: Settings, members: Mapping[int, dict[str, torch.Tensor]]
+) -> list[nn.Sequential]:
+    """The networks of members' weights by number, on the CPU, in evaluation mode."""
+    networks = []
+    for number, weights in members.items():
+        network = build_network(member_settings(settings, number), torch.Generator())
+        network.load_state_dict(weights)
+        networks.append(network.eval())
+    return networks
+
+
 def open_model(
     run: Path, *, device: str = "auto", compute: Compute | None = None
 ) -> tuple[list[nn.Sequential], Settings, Compute]:
@@ -157,11 +169,7 @@ def open_model(
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         settings, members = recorded_settings(content["settings"]), content["members"]
-        networks = []
-        for number, weights in members.items():
-            network = build_network(member_settings(settings, number), torch.Generator())
-            network.load_state_dict(weights)
-            networks.append(network.eval())
+        networks = networks_of(settings, members)
     except Exception as error:  # whatever torch's readers raise, and weights that do not fit
         reason = str(error).partition("\n")[0][:100]
         advice = "name the folder of a finished run; an older version's has to be done again"
