@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 IMAGE_SIZE = 28  # pixels along a side
 CLASSES = 10
 
