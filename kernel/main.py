@@ -178,10 +178,10 @@ class Settings:
     shift: float = setting(2.8, "affine: up to so many pixels each way", high=28)
     zoom: float = setting(0.1, "affine: up to such a part larger or smaller", high=0.99)
     shear: float = setting(10.0, "affine: up to so many degrees of lean", high=80)
+    erasing: tuple[int, ...] = setting((0,), "affine: squares of so many pixels, by member", 0, 28)
     image_sizes: tuple[int, ...] = setting((20, 20, 28), "affine: pixels a side, in turn", 15, 28)
-    # The network; a width of 0 leaves digits as they stand
+    # The network
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
-    digit_widths: tuple[int, ...] = setting((0,), "upright and so wide, member by member", 0, 28)
     widths: tuple[int, ...] = setting((32, 64, 128), "compact: channels a stage", 1, 4096)
     depths: tuple[int, ...] = setting((2, 2), "compact: convolutions of stages 2 and 3", 1, 100)
     dropout: float = setting(0.0, "share of values dropped in training", high=0.99)
@@ -231,14 +231,14 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     return tuple(items) if kind is tuple else kind(value)
 
 
-# Each member holds out another fortieth, and half of them see digits upright.
-ENSEMBLE = {"members": 10, "views": 7, "digit_widths": (0, 8, 0, 11), "validation_fraction": 0.025}
+# Each member holds out another fortieth, and half of them learn from digits with a square erased.
+ENSEMBLE = {"members": 10, "views": 7, "erasing": (0, 7), "validation_fraction": 0.025}
 PRESETS = {
     "fast": Settings(
         preset="fast", widths=(16, 32, 64), depths=(1, 2), image_sizes=(16, 20, 28), epochs=3
     ),
     "balanced": Settings(),
-    "best": Settings(preset="best", epochs=10, **ENSEMBLE),
+    "best": Settings(preset="best", **ENSEMBLE),
     # For the hours of a GPU; on two T4 about a quarter of one.
     "record": Settings(
         **ENSEMBLE | {"preset": "record", "members": 20, "epochs": 30, "widths": (48, 96, 192)}
@@ -281,11 +281,10 @@ def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
 
 
 def member_settings(settings: Settings, number: int) -> Settings:
-    """The settings of a run's member, from 1: its own seed, its own width of digits first."""
-    turn = (number - 1) % len(settings.digit_widths)
-    widths = settings.digit_widths[turn:] + settings.digit_widths[:turn]
+    """The settings of a run's member, from 1: its own seed, what it erases alone."""
+    erasing = settings.erasing[(number - 1) % len(settings.erasing)]
     seed = (settings.seed + number - 1) % 2**63
-    return dataclasses.replace(settings, seed=seed, digit_widths=widths)
+    return dataclasses.replace(settings, seed=seed, erasing=(erasing,))
 
 
 # %% The split
@@ -353,22 +352,34 @@ def parted(labels: Tensor, places: Tensor, seed: int, *, by_class: bool) -> tupl
 def augmented(
     images: Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
 ) -> Tensor:
-    """A batch as training sees it: each image through a random affine map of its own.
+    """A batch as training sees it: each image through a random affine map, some with a hole.
 
     From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the images' device, so
     that nothing is copied there; draws are even over the ranges of the settings.
     """
     ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
-    if settings.augmentation != "affine" or (not any(ranges) and size == images.shape[-1]):
+    if settings.augmentation != "affine":
         return images
-    draws = torch.rand(len(images), 5, generator=generator, device=images.device).mul_(2).sub_(1)
-    matrices = affine_matrices(
-        rotation=draws[:, 0] * settings.rotation,
-        shift=draws[:, 1:3] * settings.shift,
-        zoom=draws[:, 3] * settings.zoom + 1,
-        shear=draws[:, 4] * settings.shear,
-    )
-    return apply_affine(images, matrices, size)
+    if any(ranges) or size != images.shape[-1]:
+        draws = torch.rand(len(images), 5, generator=generator, device=images.device) * 2 - 1
+        matrices = affine_matrices(
+            rotation=draws[:, 0] * settings.rotation,
+            shift=draws[:, 1:3] * settings.shift,
+            zoom=draws[:, 3] * settings.zoom + 1,
+            shear=draws[:, 4] * settings.shear,
+        )
+        images = apply_affine(images, matrices, size)
+    return erased(images, settings.erasing[0], generator) if settings.erasing[0] else images
+
+
+def erased(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Half of the images with a square of `side` pixels of 28 blanked, anywhere, at random
+    (Zhong et al., Random erasing data augmentation, 2017); float, N x 1 x size x size."""
+    draws = torch.rand(len(images), 3, generator=generator, device=images.device)
+    centres = draws[:, :2, None] * 2 - 1  # N x 2 x 1, between the image's edges, -1 and 1
+    near = (centres - pixel_centres(images.shape[-1], images.device)).abs() < side / IMAGE_SIZE
+    square = near[:, 0, None, :] & near[:, 1, :, None] & (draws[:, 2, None, None] < 0.5)
+    return images.masked_fill(square[:, None], 0)
 
 
 def affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
@@ -487,17 +498,14 @@ class SeededDropout(nn.Module):
 
 
 # %% The network
-# Convolutions in three stages, batch-normalised. Four choices are worth a word:
+# Convolutions in three stages, batch-normalised. Three choices are worth a word:
 #
 # - The first layer takes steps of two pixels: at 28 x 28 a convolution costs most and sees only
 #   strokes. That saves a quarter of the time for 0.04 points, no more than chance would give.
 # - Two layers leave the edge out, where no digit reaches: their maps are two places smaller, and
 #   training takes a quarter less, for no accuracy at all (99.42 % with and without, ten folds).
 # - The last feature maps are pooled to their maxima. Where exactly a stroke lies matters little, no
-#   large linear layer is needed, and images of any size go in. Maxima beat averages by 0.05 points.
-# - Some members of `best` see each digit set upright and to a width. They are no better for it, but
-#   wrong about others: of two networks of one kind the mean's loss is 13.8 thousandths, of two of
-#   different kinds 11.9 (10,500 digits held out).
+#   large linear layer is needed, images of any size go in. Maxima beat averages by 0.05 points.
 
 def compact_network(
     widths: Sequence[int], depths: Sequence[int], dropout: float, generator: torch.Generator
@@ -545,40 +553,6 @@ class GlobalMaxPool(nn.Module):
         return maps.amax(dim=(2, 3), keepdim=True)
 
 
-class MomentNormalisation(nn.Module):
-    """Sets each digit upright, in the middle from left to right, and as wide as any other.
-
-    By the moments of its ink (Casey, Moment normalization of handprinted characters, 1970). The
-    width is twice the ink's standard deviation across, in pixels of 28; 0 changes nothing.
-    """
-
-    def __init__(self, width: float) -> None:
-        super().__init__()
-        self.width = width
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Same shape, dtype and device as `images`, float, N x 1 x size x size."""
-        if not self.width:
-            return images
-        ink = images.squeeze(1).clamp(min=0)
-        mass = ink.sum(dim=(1, 2)).clamp(min=1e-3)
-        x = pixel_centres(images.shape[-1], images.device)
-        y = x[:, None]
-        means = [(ink * of).sum(dim=(1, 2)) / mass for of in (x, y, x * y, x * x, y * y)]
-        middle_x, middle_y, mean_xy, mean_xx, mean_yy = means
-        covariance = mean_xy - middle_x * middle_y
-        variance_x, variance_y = mean_xx - middle_x**2, mean_yy - middle_y**2
-        # A lean of more than 45 degrees is none of handwriting, but of a digit that lies flat.
-        lean = (covariance / variance_y.clamp(min=1e-3)).clamp(-1, 1)
-        across = (variance_x - 2 * lean * covariance + lean**2 * variance_y).clamp(min=1e-4).sqrt()
-        scale = across * (IMAGE_SIZE / self.width)  # -1 to 1 are 28 pixels
-        of_x = torch.stack([scale, lean, middle_x - lean * middle_y], dim=1)
-        of_y = torch.zeros_like(of_x)
-        of_y[:, 1] = 1
-        return apply_affine(images, torch.stack([of_x, of_y], dim=1), images.shape[-1])
-
-
 def build_network(
     settings: Settings, generator: torch.Generator, memory_format=torch.channels_last
 ) -> nn.Sequential:
@@ -587,8 +561,6 @@ def build_network(
         network = classic_network(settings.dropout, generator)
     else:
         network = compact_network(settings.widths, settings.depths, settings.dropout, generator)
-    if any(settings.digit_widths):
-        network = nn.Sequential(MomentNormalisation(settings.digit_widths[0]), *network)
     network = network.to(generator.device, memory_format=memory_format)
     # torch's own default distributions, but out of our generator.
     for layer in network.modules():
@@ -1292,8 +1264,7 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def try_out(settings: Settings, compute: Compute) -> None:
     """A step at each size of image, and a prediction, as a run does them; raises what fails."""
-    # Digits are set upright in it, if they are in any member's.
-    settings = dataclasses.replace(settings, digit_widths=(max(settings.digit_widths),))
+    settings = dataclasses.replace(settings, erasing=(max(settings.erasing),))  # if any member does
     count = min(settings.piece_size or settings.batch_size, TRIAL_IMAGES)
     pixels = torch.arange(count * IMAGE_SIZE**2).remainder(251).to(torch.uint8)
     images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)
@@ -1484,7 +1455,7 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
 # Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
 # each; a member depends on its number alone, so that changes nothing but the time.
 
-SOURCE_DIGEST = "8c7ed42c04a9ba5d5f6da50239605e5bd3c7a69d0c78d15071eaa6b81641fa6d"
+SOURCE_DIGEST = "c936ee6e0c1b667228df7fc63f4af0223ecd0218c75df371f54a325e93bf351e"
 
 
 class OneLineParser(argparse.ArgumentParser):

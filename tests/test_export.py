@@ -12,7 +12,7 @@ from tests.conftest import QUICK_FLAGS, REPOSITORY
 from tests.demo.drawings import large, on_paper, picture_of
 
 
-@pytest.mark.parametrize("flags", [[], ["--members", "2", "--digit-widths", "0,8"]])
+@pytest.mark.parametrize("flags", [[], ["--members", "2"]])
 def test_a_model_goes_out_as_one_file_that_says_the_same(tmp_path, capsys, sample, flags):
     run, out = tmp_path / "run", tmp_path / "digits.onnx"
     assert main([*QUICK_FLAGS, *flags, "--sample", "--views", "3", "--out", str(run)]) == 0

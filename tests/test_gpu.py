@@ -67,7 +67,7 @@ def test_loss_scaling_recovers_from_an_overflow(sample, preset):
 def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, recorded):
     compute = Compute(CUDA, dtype, "for tests", recorded=recorded)
     data = LabelledImages(sample.train_images, sample.train_labels).to(CUDA)
-    training = start_training(make_settings(preset, {"digit_widths": (8,)}), compute, len(data))
+    training = start_training(make_settings(preset, {"erasing": (8,)}), compute, len(data))
     step, batch = make_step(training, data), torch.arange(256, device=CUDA)
     for _ in range(3):
         step(batch, 20)

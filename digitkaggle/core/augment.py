@@ -23,22 +23,34 @@ from .settings import Settings
 def augmented(
     images: Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
 ) -> Tensor:
-    """A batch as training sees it: each image through a random affine map of its own.
+    """A batch as training sees it: each image through a random affine map, some with a hole.
 
     From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the images' device, so
     that nothing is copied there; draws are even over the ranges of the settings.
     """
     ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
-    if settings.augmentation != "affine" or (not any(ranges) and size == images.shape[-1]):
+    if settings.augmentation != "affine":
         return images
-    draws = torch.rand(len(images), 5, generator=generator, device=images.device).mul_(2).sub_(1)
-    matrices = affine_matrices(
-        rotation=draws[:, 0] * settings.rotation,
-        shift=draws[:, 1:3] * settings.shift,
-        zoom=draws[:, 3] * settings.zoom + 1,
-        shear=draws[:, 4] * settings.shear,
-    )
-    return apply_affine(images, matrices, size)
+    if any(ranges) or size != images.shape[-1]:
+        draws = torch.rand(len(images), 5, generator=generator, device=images.device) * 2 - 1
+        matrices = affine_matrices(
+            rotation=draws[:, 0] * settings.rotation,
+            shift=draws[:, 1:3] * settings.shift,
+            zoom=draws[:, 3] * settings.zoom + 1,
+            shear=draws[:, 4] * settings.shear,
+        )
+        images = apply_affine(images, matrices, size)
+    return erased(images, settings.erasing[0], generator) if settings.erasing[0] else images
+
+
+def erased(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Half of the images with a square of `side` pixels of 28 blanked, anywhere, at random
+    (Zhong et al., Random erasing data augmentation, 2017); float, N x 1 x size x size."""
+    draws = torch.rand(len(images), 3, generator=generator, device=images.device)
+    centres = draws[:, :2, None] * 2 - 1  # N x 2 x 1, between the image's edges, -1 and 1
+    near = (centres - pixel_centres(images.shape[-1], images.device)).abs() < side / IMAGE_SIZE
+    square = near[:, 0, None, :] & near[:, 1, :, None] & (draws[:, 2, None, None] < 0.5)
+    return images.masked_fill(square[:, None], 0)
 
 
 def affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:

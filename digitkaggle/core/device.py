@@ -78,8 +78,7 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def try_out(settings: Settings, compute: Compute) -> None:
     """A step at each size of image, and a prediction, as a run does them; raises what fails."""
-    # Digits are set upright in it, if they are in any member's.
-    settings = dataclasses.replace(settings, digit_widths=(max(settings.digit_widths),))
+    settings = dataclasses.replace(settings, erasing=(max(settings.erasing),))  # if any member does
     count = min(settings.piece_size or settings.batch_size, TRIAL_IMAGES)
     pixels = torch.arange(count * IMAGE_SIZE**2).remainder(251).to(torch.uint8)
     images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from digitkaggle.core.augment import affine_matrices, apply_affine, augmented
+from digitkaggle.core.augment import affine_matrices, apply_affine, augmented, erased
 from digitkaggle.core.settings import make_settings
 from tests.core import seeded
 
@@ -49,6 +49,20 @@ def test_without_ranges_only_the_size_changes_and_without_affine_nothing():
     for augmentation in ("none", "expanded"):
         plain = make_settings("classic", {"augmentation": augmentation})
         assert torch.equal(augmented(noise(), plain, seeded()), noise())
+
+
+@pytest.mark.parametrize(("size", "side"), [(28, 7), (20, 7), (28, 28)])
+def test_half_of_the_images_lose_a_square_and_nothing_else(size, side):
+    images = torch.full((2000, 1, size, size), 0.5)
+    result = erased(images, side, seeded())
+    assert torch.equal(result, erased(images, side, seeded()))
+    assert set(result.unique().tolist()) == {0, 0.5}
+    holes = (result == 0).squeeze(1)
+    assert holes.any(dim=(1, 2)).float().mean() == pytest.approx(0.5, abs=0.05)
+    rows, columns = holes.any(dim=2), holes.any(dim=1)
+    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :]), "a rectangle each"
+    assert max(rows.sum(dim=1).max(), columns.sum(dim=1).max()) == side * size // 28
+    assert holes.any(dim=0).all(), "anywhere"
 
 
 RANGES = {"rotation": 180, "shift": 28, "zoom": 0.9, "shear": 80}

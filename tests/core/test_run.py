@@ -14,8 +14,8 @@ from tests.core import CPU, same
 
 @pytest.fixture
 def three(quick_settings):
-    """Settings of three members on two folds, of whom the second sees upright digits."""
-    changes = {"members": 3, "validation_fraction": 0.5, "epochs": 1, "digit_widths": (0, 8)}
+    """Settings of three members on two folds, of whom the second erases squares."""
+    changes = {"members": 3, "validation_fraction": 0.5, "epochs": 1, "erasing": (0, 8)}
     return dataclasses.replace(quick_settings, **changes)
 
 

@@ -29,7 +29,7 @@ def test_the_classic_preset_is_the_published_recipe():
         *({"widths": value} for value in (8, (), (8, 8), (8, 0, 8), (8, True, 8))),
         {"split_seed": 2**32},
         {"network": "resnet"},
-        {"digit_widths": (8, 29)},
+        {"erasing": (8, 29)},
         {"widht": 8},
         {"image_sizes": (20, 28), "augmentation": "none"},
         {"patience": 3, "validation_fraction": 0},
@@ -68,11 +68,10 @@ def test_any_values_either_make_settings_of_the_right_types_or_are_refused(chang
         assert type(getattr(settings, name)) is type(value)
 
 
-def test_members_take_the_widths_of_digits_in_turn_and_each_a_seed_of_its_own():
-    settings = make_settings("fast", {"members": 4, "seed": 7, "digit_widths": [0, 8, 11]})
+def test_members_erase_squares_of_their_sizes_in_turn_and_each_a_seed_of_its_own():
+    settings = make_settings("fast", {"members": 4, "seed": 7, "erasing": [0, 8, 11]})
     members = [member_settings(settings, number) for number in range(1, 5)]
-    assert members[0] == settings
-    assert [one.digit_widths[0] for one in members] == [0, 8, 11, 0]
+    assert [one.erasing for one in members] == [(0,), (8,), (11,), (0,)]
     assert [one.seed for one in members] == [7, 8, 9, 10]
     last = member_settings(make_settings("fast", {"seed": 2**63 - 1}), 2)
     assert last.seed == 0
