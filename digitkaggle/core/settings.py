@@ -92,8 +92,8 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     return tuple(items) if kind is tuple else kind(value)
 
 
-# Each member holds out another fortieth. Every other one erases squares: it is no better for it,
-# but wrong about others (of 50,400 digits two of one kind have 168 wrong together, two of both 159).
+# Each member holds out another fortieth. Every other one erases squares, and is wrong about others
+# for it: of 50,400 digits two of one kind have 168 wrong together, two of both 159.
 ENSEMBLE = {"members": 10, "views": 7, "erasing": (0, 7), "validation_fraction": 0.025}
 PRESETS = {
     "fast": Settings(
