@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,6 +46,9 @@ def test_zoom_enlarges_about_the_middle_and_shear_leans_to_the_right():
 def test_without_ranges_only_the_size_changes_and_without_affine_nothing():
     still = make_settings("fast", {"rotation": 0, "shift": 0, "zoom": 0, "shear": 0})
     assert torch.equal(augmented(noise(), still, seeded()), noise())
+    holes = dataclasses.replace(still, erasing=(7,))
+    assert torch.equal(augmented(noise(9), holes, seeded()), erased(noise(9), 7, seeded()))
+    assert not torch.equal(augmented(noise(9), holes, seeded()), noise(9))
     half = augmented(noise(), still, seeded(), size=14)
     torch.testing.assert_close(half, functional.avg_pool2d(noise(), 2), atol=1e-6, rtol=0)
     for augmentation in ("none", "expanded"):
