@@ -33,7 +33,7 @@ def test_a_folder_gives_the_same_pixels_and_labels_that_were_written(data_folder
     assert digits.digest() == few_digits.digest()
 
 
-BAD_CELLS = ["", "x", "nan", "inf", "-1", "256", "300", "4294967303", "1.5", "1e400", "1_0", "٣"]
+BAD_CELLS = ["", "x", "nan", "inf", "-1", "256", "300", "4294967303", "1.5", "3.7", "1e2", "12345678901", "1e400", "1_0", "٣"]
 BAD_CELLS = [("pixel5", 6, cell) for cell in [*BAD_CELLS, "9" * 300]]
 BAD_CELLS += [("label", 0, cell) for cell in ("10", "-1", "", "seven", "3.5")]
 
