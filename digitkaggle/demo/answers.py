@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..core.basics import CLASSES, IMAGE_SIZE, Compute, progress
+from ..core.basics import CLASSES, IMAGE_SIZE, Compute, InputError, progress
 from ..core.prediction import predict_probabilities
 from ..core.results import write_file
 from .pictures import FoundDigit, find_digit, open_picture
@@ -63,14 +63,21 @@ def answer_digits(
 
 
 def save_seen(folder: Path, paths: Sequence[Path], answers: Sequence[Answer]) -> list[Path]:
-    """Save what the network saw of each picture, ten times as large, as PNGs of the same names."""
+    """Save what the network saw of each picture, ten times as large, as `NAME-seen.png`.
+
+    Raises:
+        InputError: one of these files is a picture that was given.
+    """
     saved: list[Path] = []
+    given = {path.resolve() for path in paths}
     for path, answer in zip(paths, answers, strict=True):
         if answer.seen is None:
             continue
-        target = folder / f"{path.stem}.png"
+        target = folder / f"{path.stem}-seen.png"
         while target in saved:
             target = target.with_stem(f"{target.stem}-2")
+        if target.resolve() in given:
+            raise InputError(f"--show would write over {target}: name another folder")
         seen = Image.fromarray(answer.seen.repeat(10, axis=0).repeat(10, axis=1))
         write_file(target, partial(seen.save, format="PNG"))
         saved.append(target)

@@ -181,9 +181,21 @@ def test_answers_come_as_text_for_people_and_show_saves_each_that_was_seen_under
     first, second, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{two_pictures[0]}  ")
     assert f"{two_pictures[1]}  -  {BLANK}" in second
-    assert {path.name for path in (tmp_path / "seen").iterdir()} == {"seven.png", "seven-2.png"}
-    with Image.open(tmp_path / "seen/seven.png") as seen:
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {"seven-seen.png", "seven-seen-2.png"}
+    with Image.open(tmp_path / "seen/seven-seen.png") as seen:
         assert seen.size == (280, 280)
+
+
+def test_show_never_writes_over_a_picture_that_was_given(trained, tmp_path, capsys):
+    drawn(7).save(tmp_path / "seven.png")
+    before = (tmp_path / "seven.png").read_bytes()
+    command = ["predict", str(trained), str(tmp_path / "seven.png")]
+    assert main([*command, "--show", str(tmp_path)]) == 0
+    assert (tmp_path / "seven.png").read_bytes() == before
+    seen = (tmp_path / "seven-seen.png").read_bytes()
+    assert main([*command, str(tmp_path / "seven-seen.png"), "--show", str(tmp_path)]) == 2
+    assert "seven-seen.png: name another folder" in capsys.readouterr().err
+    assert (tmp_path / "seven-seen.png").read_bytes() == seen
 
 
 def test_without_a_run_the_newest_one_answers(trained, two_pictures, monkeypatch, tmp_path, capsys):
