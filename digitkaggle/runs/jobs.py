@@ -59,7 +59,8 @@ def in_job(parent: int, threads: int, keep: Keep, learn: Learn, number: int) -> 
     """A member in a process of its own; of several GPUs the members take one after another."""
     os.environ["TQDM_DISABLE"] = "1"
     torch.set_num_threads(threads)
-    threading.Thread(target=end_with_parent, args=[parent], daemon=True).start()
+    if os.getpid() != parent:  # joblib may run it in the parent itself: nested, or by threads
+        threading.Thread(target=end_with_parent, args=[parent], daemon=True).start()
     if learn.keywords["compute"].device == torch.device("cuda"):
         learn = partial(on_gpu, learn, gpu=number % torch.cuda.device_count())
     return keep(learn, number)

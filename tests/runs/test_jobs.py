@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from digitkaggle.cli import main
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.local import run_in_folder
+from tests.conftest import QUICK_FLAGS
 from tests.runs.test_resume import bytes_of, started, wait_for
 
 CHANGES = {
@@ -40,6 +43,22 @@ def test_two_jobs_give_the_bytes_of_one(tmp_path, few_digits):
         out = tmp_path / str(jobs)
         run_in_folder(SETTINGS, few_digits, out=out, jobs=jobs, threads=1)
     assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+
+
+BY_THREADS = """
+import joblib, sys
+from digitkaggle.cli import main
+with joblib.parallel_config("threading"):
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_where_joblib_runs_members_in_this_process_it_lives_on(tmp_path, data_folder):
+    flags = [*QUICK_FLAGS, "--members", "2", "--jobs", "2", "--threads", "1"]
+    command = [sys.executable, "-c", BY_THREADS, *flags, "--data", data_folder, "--out", "run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/submission.csv").exists()
 
 
 @pytest.mark.slow
