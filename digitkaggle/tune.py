@@ -1,7 +1,7 @@
-"""Search of hyper-parameters: Optuna, on cross-validation, by as many processes as one likes.
+"""Search for better settings: Optuna with cross-validation, in any number of processes.
 
-Only training images are looked at, and every setting tried is judged by the folds that it did not
-learn from; test.csv has no part in it. Never in the kernel: Optuna is an extra.
+Only training images are used, and each fold is validated by a network that did not train on it;
+test.csv plays no part. Never in the kernel: Optuna is an extra.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import dataclasses
 from pathlib import Path
 from statistics import fmean
 
-from .core.basics import Compute, Digits, InputError, LabelledImages, TrainingError, logger
-from .core.device import choose_compute
-from .core.settings import Settings
-from .core.split import fold_rows
-from .core.training import start_training, train, training_images
+from .core.basics import Compute, Digits, InputError, LabeledImages, TrainingError, logger
+from .core.classic import select_training_images
+from .core.device import choose_compute, reuse_freed_memory
+from .core.results import compute_data_digest
+from .core.settings import Settings, derive_member_settings
+from .core.split import split_fold
+from .core.training import start_training, train
 from .runs.files import write_json
-from .runs.folder import differences, run_identity
+from .runs.folder import describe_differences, make_identity
 
 try:
     import optuna
@@ -30,7 +32,7 @@ except ImportError as error:
 STUDY_NAME = "digitkaggle"
 STUDY_FILE, TUNED_FILE = Path("runs/tuning.journal"), Path("runs/tuned.json")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-# Where each setting is looked for, around what the presets have.
+# The search ranges, around the values of the presets.
 RANGES = {"weight_decay": (1e-5, 1e-2), "label_smoothing": (0, 0.2), "dropout": (0, 0.5)}
 ADAM_RANGES = {"learning_rate": (1e-4, 2e-2)}
 MUON_RANGES = {
@@ -39,7 +41,7 @@ MUON_RANGES = {
     "momentum": (0.3, 0.9),
 }
 AFFINE_RANGES = {"rotation": (0, 20), "shift": (0, 4), "zoom": (0, 0.25), "shear": (0, 20)}
-BY_MAGNITUDE = ("learning_rate", "muon_learning_rate", "weight_decay")
+LOGARITHMIC = ("learning_rate", "muon_learning_rate", "weight_decay")
 
 
 def tune(
@@ -52,84 +54,94 @@ def tune(
     out: Path = TUNED_FILE,
     device: str = "auto",
 ) -> Path:
-    """Try settings until the study has so many trials; leave the best for `run --settings`.
+    """Try settings until the study has N trials; write the best for `run --settings`.
 
-    The study is a file: a search that was cut off goes on, and several processes (on several
-    machines, if they share the file) may work on it at once, and end with one trial more each.
+    The study is a file: an interrupted search resumes, and several processes (on several machines,
+    if they share the file) may work on it at once, each with at most one trial more than asked.
 
     Args:
-        base: what is not searched for stays as it is here.
-        trials: in the study, all processes and earlier searches together.
+        base: settings that are not searched for.
+        trials: in the study, of all processes and earlier searches together.
         folds: of the cross-validation; a trial trains a network for each.
-        study_file: kept, and gone on with if it exists.
+        study_file: created, or resumed if it exists.
         out: the settings file.
 
     Raises:
-        InputError: the study is another's, or no study; no trial could be finished.
+        InputError: the study is of another search, or not a study; no trial finished.
     """
     if trials < 1 or folds < 2:
-        raise InputError(f"--trials {trials}, --folds {folds}: 1 and 2 are the least")
+        raise InputError(f"--trials {trials}, --folds {folds}: at least 1 and 2 are needed")
     optuna.logging.set_verbosity(logger.getEffectiveLevel())
     compute = choose_compute(base, device)
     if digits.test_labels is not None:
-        logger.warning("Searching on the sample: for a look; it is not for a submission.")
+        logger.warning("This search uses the sample: not for a submission.")
     study = open_study(study_file, base, digits, folds)
 
     def objective(trial: optuna.Trial) -> float:
-        # Seeded by its number, a trial's draws do not depend on which process makes them.
+        # Seeded by its number, so that a trial does not depend on the process that makes it.
         seed = (base.seed + trial.number) % 2**32
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         try:
-            return cross_validated_error(suggested(trial, base), digits, compute, folds, trial)
-        except TrainingError as fault:
-            # As bad as can be: the search shall learn to keep away from there.
-            logger.info("trial %d failed: %s", trial.number, fault)
+            return cross_validate(suggest_settings(trial, base), digits, compute, folds, trial)
+        except TrainingError as error:
+            # The worst value, so that the search avoids this region.
+            logger.info("trial %d failed: %s", trial.number, error)
             return 1.0
 
     missing = max(0, trials - len(study.get_trials(states=ENDED)))
     enough = optuna.study.MaxTrialsCallback(trials, states=ENDED)
     study.optimize(objective, n_trials=missing, callbacks=[enough])
     if not study.get_trials(states=[TrialState.COMPLETE]):
-        raise InputError("no trial was finished: ask for more by --trials")
-    write_json(out, vars(suggested(optuna.trial.FixedTrial(study.best_params), base)))
-    logger.info("best: trial %d, %.3f %% wrong", study.best_trial.number, 100 * study.best_value)
+        raise InputError("no trial finished: ask for more by --trials")
+    write_json(out, vars(suggest_settings(optuna.trial.FixedTrial(study.best_params), base)))
+    logger.info(
+        "best: trial %d, error rate %.3f %%", study.best_trial.number, 100 * study.best_value
+    )
     logger.info("next: python -m digitkaggle run --settings %s", out)
     return out
 
 
 def open_study(path: Path, base: Settings, digits: Digits, folds: int) -> optuna.Study:
-    """The study in a file, or a new one; InputError if it is of other settings, data or folds."""
+    """The study in a file, or a new one; InputError if its settings, data or folds differ."""
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         first_line = path.read_bytes().partition(b"\n")[0] if path.exists() else b""
-        if first_line and b'"op_code"' not in first_line:
-            raise ValueError("no journal of Optuna's")  # which would append to whatever it is given
-        how = {"storage": JournalStorage(JournalFileBackend(str(path))), "pruner": pruner}
-        if STUDY_NAME in optuna.get_all_study_names(how["storage"]):
-            study = optuna.load_study(study_name=STUDY_NAME, **how)
-        else:
-            study = optuna.create_study(study_name=STUDY_NAME, load_if_exists=True, **how)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"{path} is no study of ours that can be used ({error!r:.60})"
+    except OSError as error:
+        reason = f"{path} cannot be used ({error.strerror})"
         raise InputError(f"{reason}: name another by --study") from error
-    # The code is not compared: a search may go on after a mend.
-    mine = run_identity(vars(base) | {"folds": folds}, digits.digest(), "")
-    theirs = study.user_attrs.get("identity")
-    if theirs is None:
-        study.set_user_attr("identity", mine)
-    elif theirs != mine:
-        reason = differences(theirs, mine)
+    try:
+        # Optuna would append its journal to any file.
+        if first_line and b'"op_code"' not in first_line:
+            raise ValueError("it is not a journal of Optuna's")
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        if STUDY_NAME in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=STUDY_NAME, storage=storage, pruner=pruner)
+        else:  # two processes may both come here
+            study = optuna.create_study(
+                study_name=STUDY_NAME, storage=storage, pruner=pruner, load_if_exists=True
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:  # Optuna's, over a damaged file
+        reason = f"{path} is not a study of ours that can be used ({error!r:.60})"
+        raise InputError(f"{reason}: name another by --study") from error
+    # The code is not compared: a search may resume after a fix.
+    settings = vars(base) | {"folds": folds}
+    wanted = make_identity(settings, compute_data_digest(digits), source_digest="")
+    found = study.user_attrs.get("identity")
+    if found is None:
+        study.set_user_attr("identity", wanted)
+    elif found != wanted:
+        reason = describe_differences(found, wanted)
         raise InputError(f"{path} is another study ({reason}): name another by --study")
     return study
 
 
-def suggested(trial: optuna.trial.BaseTrial, base: Settings) -> Settings:
-    """The base with those settings changed that mean something beside its others."""
+def suggest_settings(trial: optuna.trial.BaseTrial, base: Settings) -> Settings:
+    """The base with those settings changed that have a meaning next to its others."""
     ranges = RANGES | (MUON_RANGES if base.optimizer == "muon" else ADAM_RANGES)
     ranges |= AFFINE_RANGES if base.augmentation == "affine" else {}
     changes = {
-        name: trial.suggest_float(name, low, high, log=name in BY_MAGNITUDE)
+        name: trial.suggest_float(name, low, high, log=name in LOGARITHMIC)
         for name, (low, high) in ranges.items()
     }
     if base.network == "compact":
@@ -138,25 +150,28 @@ def suggested(trial: optuna.trial.BaseTrial, base: Settings) -> Settings:
     return dataclasses.replace(base, **changes)
 
 
-def cross_validated_error(
+def cross_validate(
     settings: Settings, digits: Digits, compute: Compute, folds: int, trial: optuna.Trial
 ) -> float:
-    """The share of held-out images named wrong, over all folds; each fold's best epoch counts.
+    """The error rate on held-out images over all folds, each at its best epoch.
 
-    After each epoch the trial hears the error so far, and may be pruned.
+    After each epoch the trial receives the error so far, and may be pruned.
     """
     errors: list[float] = []
     labels, step = digits.train_labels, 0
     for fold in range(folds):
-        by_class = settings.split_by_class
-        rows, held = fold_rows(labels, folds, fold, settings.split_seed, by_class=by_class)
-        held_out = LabelledImages(digits.train_images[held], labels[held])
-        data = training_images(digits, rows, settings).to(compute.device)
-        training = start_training(settings, compute, len(data))
-        for row in train(training, data, held_out):
-            step += 1
-            trial.report(fmean([*errors, 1 - row["val_accuracy"]]), step)
-            if trial.should_prune():
-                raise optuna.TrialPruned
+        member = derive_member_settings(settings, fold + 1)
+        rows, held_out_rows = split_fold(
+            labels, folds, fold, settings.split_seed, by_class=settings.split_by_class
+        )
+        held_out = LabeledImages(digits.train_images[held_out_rows], labels[held_out_rows])
+        data = select_training_images(digits, rows, member).to(compute.device)
+        with reuse_freed_memory():
+            training = start_training(member, compute, len(data))
+            for row in train(training, data, held_out):
+                step += 1
+                trial.report(fmean([*errors, 1 - row["val_accuracy"]]), step)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
         errors.append(1 - training.history[training.best_epoch - 1]["val_accuracy"])
     return fmean(errors)

@@ -1,8 +1,8 @@
-"""Your own digits: photos or scans named by a classifier that is trained on the spot.
+"""Classify your own digits, photos or scans, with a classifier that is trained on the spot.
 
     python examples/own_handwriting.py three.jpg seven.png
 
-`python -m digitkaggle predict` does the same with a run's model, and says more.
+`python -m digitkaggle predict` does the same with a run's model, and also finds unclear digits.
 """
 
 import sys
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from digitkaggle import DigitClassifier
 from digitkaggle.demo.pictures import find_digit, open_picture
-from digitkaggle.sample import sample_digits
+from digitkaggle.sample import load_sample
 
-digits = sample_digits()
+digits = load_sample()
 classifier = DigitClassifier("fast", random_state=0)
 classifier.fit(digits.train_images.numpy().reshape(-1, 28, 28), digits.train_labels.numpy())
 for path in sys.argv[1:]:
-    found = find_digit(open_picture(Path(path)))  # cut out, in the middle, white on black
+    found = find_digit(open_picture(Path(path)))  # cut out and centered, white on black
     if found.image is None:
         print(f"{path}: {found.problem}")
         continue
-    [said] = classifier.predict_proba(found.image[None])
-    print(f"{path}: {said.argmax()}, {said.max():.0%} sure")
+    [probabilities] = classifier.predict_proba(found.image[None])
+    print(f"{path}: {probabilities.argmax()}, with a confidence of {probabilities.max():.0%}")

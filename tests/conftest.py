@@ -10,24 +10,25 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 
 from digitkaggle.core.basics import Digits
 from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.local import run_in_folder
-from digitkaggle.sample import sample_digits
+from digitkaggle.sample import load_sample
 
-# A busy machine is no fault of the code, and our fixtures are the same for every example.
-settings.register_profile(
+# A busy machine is not an error in the code, and our fixtures are the same for every example.
+hypothesis.settings.register_profile(
     "ours",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.load_profile("ours")
+hypothesis.settings.load_profile("ours")
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK_FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "2", "--batch-size", "64"]
@@ -35,12 +36,12 @@ QUICK_FLAGS = ["--preset", "fast", "--widths", "4,4,4", "--epochs", "2", "--batc
 
 @pytest.fixture(scope="session")
 def sample() -> Digits:
-    return sample_digits()
+    return load_sample()
 
 
 @pytest.fixture(scope="session")
 def few_digits(sample: Digits) -> Digits:
-    """300 real digits to learn from and 50 to predict."""
+    """300 real digits to train on and 50 to predict."""
     images, labels = sample.train_images[:300], sample.train_labels[:300]
     return Digits(images, labels, sample.test_images[:50], origin="a few digits")
 
@@ -51,7 +52,7 @@ def quick_settings():
     return make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})
 
 
-def csv_text(images: torch.Tensor, labels: torch.Tensor | None = None) -> str:
+def format_csv(images: torch.Tensor, labels: torch.Tensor | None = None) -> str:
     """Images as the competition's CSV."""
     table = images.flatten(1).numpy().astype(int)
     header = list(PIXEL_COLUMNS)
@@ -64,12 +65,12 @@ def csv_text(images: torch.Tensor, labels: torch.Tensor | None = None) -> str:
 
 @pytest.fixture(scope="session")
 def train_csv(few_digits: Digits) -> str:
-    return csv_text(few_digits.train_images, few_digits.train_labels)
+    return format_csv(few_digits.train_images, few_digits.train_labels)
 
 
 @pytest.fixture(scope="session")
 def test_csv(few_digits: Digits) -> str:
-    return csv_text(few_digits.test_images)
+    return format_csv(few_digits.test_images)
 
 
 @pytest.fixture
@@ -83,10 +84,10 @@ def data_folder(tmp_path: Path, train_csv: str, test_csv: str) -> Path:
 
 
 @pytest.fixture
-def command(tmp_path: Path):
-    """Runs `python -m digitkaggle` as a user does, in an empty folder."""
+def run_command(tmp_path: Path):
+    """A function that runs `python -m digitkaggle` as a user does, in an empty folder."""
 
-    def call(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+    def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-W", "error", "-m", "digitkaggle", *map(str, arguments)],
             cwd=tmp_path,
@@ -96,24 +97,30 @@ def command(tmp_path: Path):
             timeout=1800,
         )
 
-    return call
+    return run
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, for showing that nothing changed."""
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file below a folder, to show that nothing changed."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Path:
-    """A run on the sample that has learned something, with all its files but the report; 10 s."""
-    chosen = make_settings("fast", {"epochs": 7, "validation_fraction": 0.05})
-    return run_in_folder(chosen, sample_digits(), out=tmp_path_factory.mktemp("runs") / "trained")
+def trained_run(tmp_path_factory) -> Path:
+    """An accurate run on the sample, with all its files except the report; 10 s."""
+    settings = make_settings("fast", {"epochs": 7, "validation_fraction": 0.05})
+    return run_in_folder(settings, load_sample(), out=tmp_path_factory.mktemp("runs") / "trained")
 
 
-def changed_run(folder: Path, out: Path, **changes: object) -> Path:
-    """A copy of a run with other entries in its metrics."""
+@pytest.fixture(scope="session")
+def trained(trained_run) -> Path:
+    """The old name of `trained_run`."""
+    return trained_run
+
+
+def copy_run(folder: Path, out: Path, **changes: object) -> Path:
+    """Copy a run, with other entries in its metrics."""
     shutil.copytree(folder, out)
     metrics = json.loads((out / "metrics.json").read_text()) | changes
     (out / "metrics.json").write_text(json.dumps(metrics))
@@ -122,7 +129,7 @@ def changed_run(folder: Path, out: Path, **changes: object) -> Path:
 
 @pytest.fixture(scope="session")
 def kernel_python(tmp_path_factory) -> Path:
-    """A Python with the libraries and without the package; KERNEL_PYTHON names another."""
+    """A Python with the libraries and without the package, or the one in KERNEL_PYTHON."""
     if "KERNEL_PYTHON" in os.environ:
         python = Path(os.environ["KERNEL_PYTHON"])
     else:
@@ -141,7 +148,7 @@ def kernel_python(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def kaggle(tmp_path, data_folder) -> Path:
-    """A folder like Kaggle's, with the competition's data mounted."""
+    """A folder that stands in for `/kaggle`, with the competition's data in its input."""
     shutil.copytree(data_folder, tmp_path / "kaggle/input/competitions/digit-recognizer")
     (tmp_path / "kaggle/working").mkdir()
     return tmp_path / "kaggle"

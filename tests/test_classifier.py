@@ -23,29 +23,29 @@ QUICK = {"widths": (8, 16, 16), "epochs": 40, "batch_size": 64}
 
 
 class AnyFeatures(digitkaggle.DigitClassifier):
-    """Takes whatever scikit-learn's checks make up: each feature is the grey of a field."""
+    """Takes any data that scikit-learn's checks make up: each feature is a field's brightness."""
 
-    def images(self, X: np.ndarray) -> torch.Tensor:
+    def prepare_images(self, X: np.ndarray) -> torch.Tensor:
         side = int(np.ceil(X.shape[1] ** 0.5))
         fields = np.zeros((len(X), side**2))
         fields[:, : X.shape[1]] = 1 / (1 + np.exp(-X.astype(float).clip(-20, 20)))
-        greys = torch.from_numpy(fields).float().view(-1, 1, side, side)
-        return torch.nn.functional.interpolate(greys, (28, 28)).mul(255).round().to(torch.uint8)
+        images = torch.from_numpy(fields).float().view(-1, 1, side, side)
+        return torch.nn.functional.interpolate(images, (28, 28)).mul(255).round().to(torch.uint8)
 
 
-CHECKED = AnyFeatures(
+CLASSIFIER = AnyFeatures(
     "fast", random_state=0, augmentation="none", image_sizes=(28,), views=1, **QUICK
 )
 
 
-@parametrize_with_checks([CHECKED])
-def test_scikit_learns_own_checks(estimator, check):
+@parametrize_with_checks([CLASSIFIER])
+def test_scikit_learns_own_checks_pass(estimator, check):
     check(estimator)
 
 
 @pytest.fixture(scope="module")
 def own_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Scikit-learn's 8 x 8 digits with values up to 16: 600 of them, as words for three classes."""
+    """Scikit-learn's 8 x 8 digits of three classes, with values up to 16 and words for labels."""
     X, y = load_digits(n_class=3, return_X_y=True)
     return X, np.array(["none", "one", "two"])[y]
 
@@ -55,7 +55,7 @@ def classifier() -> digitkaggle.DigitClassifier:
     return digitkaggle.DigitClassifier("fast", random_state=0, **(QUICK | {"epochs": 12}))
 
 
-def test_scikit_learns_digits_work_as_they_come_in_any_form(own_digits, classifier):
+def test_scikit_learns_digits_are_classified_in_any_form_that_they_come_in(own_digits, classifier):
     X, y = own_digits
     classifier.fit(X[:400], y[:400])
     assert (classifier.scale_, classifier.n_features_in_) == (16, 64)
@@ -63,16 +63,16 @@ def test_scikit_learns_digits_work_as_they_come_in_any_form(own_digits, classifi
     assert classifier.score(X[400:], y[400:]) > 0.95
     assert len(classifier.history_) == 12
     assert classifier.settings_.widths == (8, 16, 16)
-    said = classifier.predict_proba(X[400:])
-    assert said.shape == (len(X) - 400, 3)
-    np.testing.assert_allclose(said.sum(axis=1), 1, atol=1e-5)
+    probabilities = classifier.predict_proba(X[400:])
+    assert probabilities.shape == (len(X) - 400, 3)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
     for other in (X.reshape(-1, 8, 8) / 16, (X.reshape(-1, 8, 8) * 15.9375).astype(np.uint8)):
         again = clone(classifier).fit(other[:400], list(y[:400]))
         assert (again.predict(other[400:]) == classifier.predict(X[400:])).mean() > 0.98
     frame = clone(classifier).fit(pd.DataFrame(X[:400]), pd.Series(y[:400]))
-    np.testing.assert_array_equal(frame.predict_proba(pd.DataFrame(X[400:])), said)
+    np.testing.assert_array_equal(frame.predict_proba(pd.DataFrame(X[400:])), probabilities)
     restored = pickle.loads(pickle.dumps(classifier))
-    np.testing.assert_array_equal(restored.predict_proba(X[400:]), said)
+    np.testing.assert_array_equal(restored.predict_proba(X[400:]), probabilities)
 
 
 def test_scikit_learns_tools_work_with_it(own_digits, classifier):
@@ -92,9 +92,9 @@ def test_scikit_learns_tools_work_with_it(own_digits, classifier):
 
 
 @pytest.mark.parametrize(
-    ("X", "y", "fault"),
+    ("X", "y", "problem"),
     [
-        (np.zeros((4, 65)), [0, 1, 0, 1], "no square"),
+        (np.zeros((4, 65)), [0, 1, 0, 1], "not a square"),
         (np.zeros((4, 49)), [0, 1, 0, 1], "8 to 64"),
         (np.full((4, 64), -1.0), [0, 1, 0, 1], "pixels lie from -1"),
         (np.full((4, 64), 300), [0, 1, 0, 1], "not 0 to 255"),
@@ -102,8 +102,8 @@ def test_scikit_learns_tools_work_with_it(own_digits, classifier):
         (np.zeros((11, 64)), list(range(11)), "not 11 class"),
     ],
 )
-def test_what_is_no_image_or_no_class_is_refused(classifier, X, y, fault):
-    with pytest.raises(ValueError, match=fault):
+def test_data_that_are_not_images_of_two_to_ten_classes_are_an_error(classifier, X, y, problem):
+    with pytest.raises(ValueError, match=problem):
         classifier.fit(X, y)
 
 

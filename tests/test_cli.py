@@ -6,11 +6,11 @@ import pytest
 
 from digitkaggle.cli import main
 from digitkaggle.competition.client import KaggleError
-from tests.conftest import QUICK_FLAGS, contents
+from tests.conftest import QUICK_FLAGS, read_folder
 
 
-def refused(capsys, *arguments: object) -> str:
-    """The one error line of a command that exits with 2."""
+def run_refused(capsys, *arguments: object) -> str:
+    """Run a command that exits with 2; return its one error line."""
     assert main([str(argument) for argument in arguments]) == 2
     errors = capsys.readouterr().err
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
@@ -19,8 +19,8 @@ def refused(capsys, *arguments: object) -> str:
     return lines[0]
 
 
-def test_a_run_as_a_user_gives_it_leaves_its_files(command, data_folder, tmp_path):
-    done = command(*QUICK_FLAGS, "--data", data_folder, "--threads", 1)
+def test_a_run_as_a_user_starts_it_leaves_its_files(run_command, data_folder, tmp_path):
+    done = run_command(*QUICK_FLAGS, "--data", data_folder, "--threads", 1)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "runs/fast"
     names = {path.name for path in folder.iterdir()} - {".lock"}
@@ -31,7 +31,7 @@ def test_a_run_as_a_user_gives_it_leaves_its_files(command, data_folder, tmp_pat
     assert "28,000" in done.stdout
 
 
-def test_a_run_without_data_takes_the_sample_and_says_so(tmp_path, monkeypatch, capsys):
+def test_a_run_without_data_takes_the_sample_with_a_notice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*QUICK_FLAGS, "--epochs", "1", "--threads", "1"]) == 0
     assert "SAMPLE RUN" in capsys.readouterr().err
@@ -63,13 +63,15 @@ def test_a_run_without_data_takes_the_sample_and_says_so(tmp_path, monkeypatch, 
         (["submit", "nowhere.csv"], "nowhere.csv"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, arguments, expected):
+def test_wrong_use_is_an_error_of_one_line_and_exit_code_2(
+    capsys, tmp_path, monkeypatch, arguments, expected
+):
     monkeypatch.chdir(tmp_path)
-    assert expected in refused(capsys, *arguments)
-    assert contents(tmp_path) == {}
+    assert expected in run_refused(capsys, *arguments)
+    assert read_folder(tmp_path) == {}
 
 
-def test_a_settings_file_is_used_and_flags_win(capsys, tmp_path, monkeypatch, data_folder):
+def test_a_settings_file_is_used_and_flags_win_over_it(capsys, tmp_path, monkeypatch, data_folder):
     monkeypatch.chdir(tmp_path)
     values = {"preset": "fast", "widths": [4, 4, 4], "epochs": 3, "batch_size": 64}
     (tmp_path / "settings.json").write_text(json.dumps(values))
@@ -79,17 +81,17 @@ def test_a_settings_file_is_used_and_flags_win(capsys, tmp_path, monkeypatch, da
     settings = json.loads((tmp_path / "run/metrics.json").read_text())["settings"]
     assert (settings["epochs"], settings["widths"]) == (1, [4, 4, 4])
     (tmp_path / "list.json").write_text("[]")
-    assert "list.json" in refused(capsys, "--settings", "list.json")
+    assert "list.json" in run_refused(capsys, "--settings", "list.json")
 
 
-def test_a_saved_model_predicts_the_submission_again(tmp_path, trained, few_digits, data_folder):
+def test_a_saved_model_predicts_the_submission_again(tmp_path, trained_run, data_folder):
     out = tmp_path / "again.csv"
-    assert main(["predict", str(trained), "--data", str(data_folder), "--out", str(out)]) == 0
-    labels = (trained / "not-for-kaggle.csv").read_text().splitlines()[:51]
+    assert main(["predict", str(trained_run), "--data", str(data_folder), "--out", str(out)]) == 0
+    labels = (trained_run / "not-for-kaggle.csv").read_text().splitlines()[:51]
     assert out.read_text().splitlines() == labels
 
 
-def test_kaggles_faults_are_exit_code_3(capsys, monkeypatch):
+def test_an_error_of_kaggles_is_exit_code_3(capsys, monkeypatch):
     def refuse(**_):
         raise KaggleError("push: refused")
 
@@ -98,11 +100,28 @@ def test_kaggles_faults_are_exit_code_3(capsys, monkeypatch):
     assert capsys.readouterr().err == "error: push: refused\n"
 
 
-def test_too_little_memory_is_said_with_what_to_change(capsys, monkeypatch, data_folder, tmp_path):
-    def short(*_, **__):
+def test_out_of_memory_is_an_error_with_the_flags_to_change(
+    capsys, monkeypatch, data_folder, tmp_path
+):
+    def run_out_of_memory(*arguments):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("digitkaggle.core.training.train_batch", short)
-    line = refused(capsys, *QUICK_FLAGS, "--data", data_folder, "--threads", "1")
+    monkeypatch.setattr("digitkaggle.core.device.train_batch", run_out_of_memory)
+    line = run_refused(capsys, *QUICK_FLAGS, "--data", data_folder, "--threads", "1")
     assert "--batch-size" in line
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("our mistake"), RuntimeError("could not create a primitive")]
+)
+def test_an_error_of_ours_is_raised_and_not_explained_as_the_users(
+    monkeypatch, data_folder, tmp_path, error
+):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("digitkaggle.core.device.train_batch", fail)
+    with pytest.raises(type(error), match=str(error)):
+        main([*QUICK_FLAGS, "--data", str(data_folder), "--threads", "1"])

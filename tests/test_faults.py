@@ -1,4 +1,4 @@
-"""Real runs, killed at random moments and given again: the bytes of an undisturbed one."""
+"""Real runs, killed at random moments and started again: the bytes of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import time
 
 import pytest
 
-from tests.runs.test_resume import bytes_of, started
+from tests.runs.test_resume import read_results, start_process
 
 pytestmark = pytest.mark.faults
 
 
 @pytest.mark.parametrize("flags", [(), ("--members", "4", "--jobs", "2")], ids=["one", "jobs"])
-def test_five_kills_change_nothing(tmp_path, data_folder, flags):
-    whole = started(tmp_path / "whole", data_folder, *flags)
-    begun = time.monotonic()
+def test_five_kills_do_not_change_the_results(tmp_path, data_folder, flags):
+    whole = start_process(tmp_path / "whole", data_folder, *flags)
+    started = time.monotonic()
     assert whole.communicate(timeout=600)
     assert whole.returncode == 0
-    took, chance = time.monotonic() - begun, random.Random(7)
+    seconds, generator = time.monotonic() - started, random.Random(7)
     for _ in range(5):
-        process = started(tmp_path / "cut", data_folder, *flags)
-        time.sleep(chance.uniform(0.2, 0.9) * took)
+        process = start_process(tmp_path / "cut", data_folder, *flags)
+        time.sleep(generator.uniform(0.2, 0.9) * seconds)
         process.kill()
         process.communicate(timeout=60)
-    process = started(tmp_path / "cut", data_folder, *flags)
+    process = start_process(tmp_path / "cut", data_folder, *flags)
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    assert read_results(tmp_path / "cut") == read_results(tmp_path / "whole")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from digitkaggle.cli import main
 from digitkaggle.core.basics import Digits, InputError
 from digitkaggle.core.settings import make_settings
+from digitkaggle.core.training import start_training
 from digitkaggle.tune import tune
 
 from .conftest import REPOSITORY
@@ -22,63 +24,76 @@ from .conftest import REPOSITORY
 BASE = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 50})
 
 
-def trials_of(study: Path) -> list:
+def load_trials(study: Path) -> list:
     storage = JournalStorage(JournalFileBackend(str(study)))
     return optuna.load_study(study_name="digitkaggle", storage=storage).trials
 
 
-def searched(folder: Path, digits: Digits, trials: int, base=BASE, folds: int = 2) -> Path:
+def search(folder: Path, digits: Digits, trials: int, base=BASE, folds: int = 2) -> Path:
     files = {"study_file": folder / "study.journal", "out": folder / "tuned.json"}
     return tune(base, digits, trials=trials, folds=folds, device="cpu", **files)
 
 
-def test_a_search_leaves_settings_that_a_run_takes(tmp_path, few_digits):
-    out = searched(tmp_path, few_digits, 3)
+def test_a_search_writes_settings_that_a_run_takes(tmp_path, few_digits):
+    out = search(tmp_path, few_digits, 3)
     values = json.loads(out.read_text())
     found = make_settings(values.pop("preset"), values)
-    trials = trials_of(tmp_path / "study.journal")
+    trials = load_trials(tmp_path / "study.journal")
     best = min(trials, key=lambda trial: trial.value)
     assert len(trials) == 3
     assert found.learning_rate == best.params["learning_rate"]
     assert found.epochs == 2
 
 
-def test_a_search_goes_on_where_it_stopped_to_the_same_trials(tmp_path, few_digits):
+def test_a_search_resumes_where_it_stopped_with_the_same_trials(tmp_path, few_digits):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    searched(whole, few_digits, 3)
-    searched(parts, few_digits, 1)
-    searched(parts, few_digits, 3)
-    values = [[t.value for t in trials_of(folder / "study.journal")] for folder in (whole, parts)]
+    search(whole, few_digits, 3)
+    search(parts, few_digits, 1)
+    search(parts, few_digits, 3)
+    values = [[t.value for t in load_trials(folder / "study.journal")] for folder in (whole, parts)]
     assert values[0] == values[1]
     assert (whole / "tuned.json").read_bytes() == (parts / "tuned.json").read_bytes()
 
 
-def test_a_study_of_another_search_is_refused_with_what_differs(tmp_path, few_digits):
-    searched(tmp_path, few_digits, 1)
+def test_a_searchs_networks_erase_squares_as_a_runs_members_do(tmp_path, few_digits, monkeypatch):
+    members = []
+
+    def record_settings(settings, compute, images):
+        members.append(settings)
+        return start_training(settings, compute, images)
+
+    monkeypatch.setattr("digitkaggle.tune.start_training", record_settings)
+    search(tmp_path, few_digits, 1, dataclasses.replace(BASE, erasing=(0, 7)), folds=3)
+    assert [member.erasing for member in members] == [0, 7, 0]
+    assert [member.seed for member in members] == [0, 1, 2]
+
+
+def test_a_study_of_another_search_is_refused_with_the_differences(tmp_path, few_digits):
+    search(tmp_path, few_digits, 1)
     before = (tmp_path / "study.journal").read_bytes()
     other = make_settings("fast", {"widths": (4, 4, 4), "epochs": 3, "batch_size": 50})
     with pytest.raises(InputError, match="epochs 2 there, 3 here"):
-        searched(tmp_path, few_digits, 2, other)
+        search(tmp_path, few_digits, 2, other)
     assert (tmp_path / "study.journal").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"no study\n", b"\0\xff", b"{}\n"])
-def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path, few_digits, content):
+@pytest.mark.parametrize("content", [b"not a study\n", b"\0\xff", b"{}\n"])
+def test_a_file_that_is_not_a_study_is_refused_and_left_alone(tmp_path, few_digits, content):
     (tmp_path / "study.journal").write_bytes(content)
-    with pytest.raises(InputError, match=r"is no study of ours.*name another by --study"):
-        searched(tmp_path, few_digits, 1)
+    with pytest.raises(InputError, match=r"is not a study of ours.*name another by --study"):
+        search(tmp_path, few_digits, 1)
     assert (tmp_path / "study.journal").read_bytes() == content
 
 
-def test_a_search_of_no_trials_or_of_one_fold_is_refused(tmp_path, few_digits):
+def test_a_search_with_no_trials_or_one_fold_is_refused(tmp_path, few_digits):
     with pytest.raises(InputError, match="--trials 0"):
-        searched(tmp_path, few_digits, 0)
+        search(tmp_path, few_digits, 0)
     with pytest.raises(InputError, match="--folds 1"):
-        searched(tmp_path, few_digits, 1, folds=1)
+        search(tmp_path, few_digits, 1, folds=1)
     assert not list(tmp_path.iterdir())
 
 
-def test_without_optuna_the_line_says_how_to_install_it(monkeypatch, capsys):
+def test_without_optuna_the_error_names_the_command_that_installs_it(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "digitkaggle.tune")
     assert main(["tune", "--trials", "1"]) == 2
@@ -86,7 +101,7 @@ def test_without_optuna_the_line_says_how_to_install_it(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_two_processes_share_a_study_which_survives_interrupts_and_kills(tmp_path):
+def test_two_processes_share_a_study_that_survives_interrupts_and_kills(tmp_path):
     study = tmp_path / "study.journal"
     command = [
         *(sys.executable, "-m", "digitkaggle", "tune", "--sample", "--trials", "10", "--quiet"),
@@ -102,10 +117,10 @@ def test_two_processes_share_a_study_which_survives_interrupts_and_kills(tmp_pat
     first[1].kill()
     assert first[0].wait() == 130
     first[1].wait()
-    begun = len(trials_of(study))
-    assert 0 < begun < 10
+    started = len(load_trials(study))
+    assert 0 < started < 10
     second = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]
     assert [process.wait() for process in second] == [0, 0]
-    states = [trial.state.name for trial in trials_of(study)]
+    states = [trial.state.name for trial in load_trials(study)]
     assert states.count("COMPLETE") + states.count("PRUNED") in (10, 11)
     assert json.loads((tmp_path / "tuned.json").read_text())["widths"] != []

@@ -1,1 +1,1 @@
-"""The way to Kaggle and back: data, kernel, submission."""
+"""The competition on Kaggle: download the data, push the kernel, submit predictions."""

@@ -1,4 +1,4 @@
-"""The competition's data: downloaded, checked, put into `data/`."""
+"""Download the competition's data, check them, and put them into `data/`."""
 
 from __future__ import annotations
 
@@ -7,40 +7,55 @@ import io
 import zipfile
 from pathlib import Path
 
-from ..core.basics import InputError, logger, progress
-from ..core.data import COMPETITION, TEST_FILE, TRAIN_FILE, read_digits
+from ..core.basics import InputError, logger, show_progress
+from ..core.data import TEST_FILE, TRAIN_FILE, read_digits
+from ..core.kaggle import COMPETITION
 from ..core.results import write_file
-from ..runs.files import ZIP_FAULTS
+from ..runs.files import ZIP_ERRORS
 from .client import RULES, Kaggle, KaggleError
 
-DATA = Path("data")
+DATA_FOLDER = Path("data")
 DATA_FILES = (TRAIN_FILE, TEST_FILE, "sample_submission.csv")
-BLOCK = 10**6  # bytes
+CHUNK_BYTES = 10**6
 
 
 def download(force: bool = False) -> None:
-    """Get the competition's files into `data/`, unless good ones are there."""
+    """Download the competition's files into `data/`, unless valid ones are there.
+
+    Raises InputError if `data/` cannot be written or credentials are missing, KaggleError if the
+    download fails or is not the data.
+    """
     with contextlib.suppress(InputError):
         if not force:
-            read_digits(DATA)
-            logger.info("%s holds good data already; --force downloads them again", DATA)
+            read_digits(DATA_FOLDER)
+            logger.info("%s already holds valid data; --force downloads them again", DATA_FOLDER)
             return
     kaggle = Kaggle()
     content = kaggle.call("download the data", lambda: fetch_zip(kaggle))
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-        archive.filename = f"{COMPETITION}.zip"  # for messages
-        files = {name: archive.read(name) for name in DATA_FILES}  # checks their sizes and sums
-        read_digits(zipfile.Path(archive))
-    except (*ZIP_FAULTS, RuntimeError, KeyError, InputError) as error:
+        files = extract_files(content)
+    except InputError as error:
         advice = f"if it is a page to sign in, accept the rules at {RULES}, and try again"
-        raise KaggleError(f"what came is no good zip of the data ({error}): {advice}") from error
+        raise KaggleError(f"the download is not a valid zip ({error}): {advice}") from error
     for name, text in files.items():
-        write_file(DATA / name, text)
-    logger.info("%s holds %s", DATA, ", ".join(DATA_FILES))
+        write_file(DATA_FOLDER / name, text)
+    logger.info("%s holds %s", DATA_FOLDER, ", ".join(DATA_FILES))
 
 
 def fetch_zip(kaggle: Kaggle) -> bytes:
     """The competition's zip."""
     with kaggle.send("download_data_files", competition_name=COMPETITION) as response:
-        return b"".join(progress(response.iter_content(BLOCK), desc="download", unit="MB"))
+        chunks = response.iter_content(CHUNK_BYTES)
+        return b"".join(show_progress(chunks, desc="download", unit="MB"))
+
+
+def extract_files(content: bytes) -> dict[str, bytes]:
+    """The competition's files in a zip, by name; InputError if it is damaged or they are wrong."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+        archive.filename = f"{COMPETITION}.zip"  # for messages
+        files = {name: archive.read(name) for name in DATA_FILES}  # checks their sizes and sums
+    except (*ZIP_ERRORS, RuntimeError, KeyError) as error:  # encrypted; a file is missing
+        raise InputError(str(error)) from error
+    read_digits(zipfile.Path(archive))
+    return files

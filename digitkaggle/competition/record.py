@@ -12,13 +12,18 @@ RECORD = RUNS / "kaggle.json"
 
 
 def read_record() -> dict[str, list[dict[str, Any]]]:
-    """All entries, by kind."""
-    recorded = read_json(RECORD) if RECORD.exists() else {}
-    return {"pushes": [], "submissions": []} | recorded
+    """All entries, by kind; InputError if the file is damaged."""
+    found = read_json(RECORD) if RECORD.exists() else {}
+    return {"pushes": [], "submissions": []} | found
 
 
-def write_record(kind: str = "pushes", *entries: dict[str, Any]) -> None:
-    """Add entries, with the time; with none only see to it that they can be written."""
-    record, time = read_record(), datetime.now(UTC).isoformat()
-    record[kind] += [entry | {"time": time} for entry in entries]
+def check_record() -> None:
+    """Raise InputError if the record is damaged or cannot be written."""
+    write_json(RECORD, read_record())
+
+
+def add_to_record(kind: str, entry: dict[str, Any]) -> None:
+    """Add an entry, with the time; raises like `check_record`."""
+    record = read_record()
+    record[kind].append(entry | {"time": datetime.now(UTC).isoformat()})
     write_json(RECORD, record)

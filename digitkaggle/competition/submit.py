@@ -1,4 +1,4 @@
-"""A submission: checked, sent once, and its score."""
+"""Check a submission, upload it once, and wait for its score."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from typing import Any
 import requests
 
 from ..core.basics import InputError, logger
-from ..core.data import COMPETITION, KAGGLE_TEST_IMAGES
+from ..core.kaggle import COMPETITION, KAGGLE_TEST_IMAGES
 from ..core.results import METRICS, SUBMISSION
 from ..runs.files import read_json
-from ..runs.folder import RUNS, newest_run
-from .client import Kaggle, KaggleError, one_line
-from .record import read_record, write_record
+from ..runs.folder import RUNS, find_newest_run
+from .client import Kaggle, KaggleError, join_lines
+from .record import add_to_record, check_record, read_record
 
-LONGEST_SCORING = 300  # pauses
+SCORING_PAUSES = 300
 
 
 def submit(file: Path | None = None, message: str = "", force: bool = False) -> None:
-    """Send a submission, by default the newest finished run's, and print its score."""
-    path = file or newest_run(RUNS) / SUBMISSION
+    """Upload a submission, by default the newest finished run's, and print its public score.
+
+    Raises InputError for a file that is not worth sending or, without `force`, was sent before;
+    KaggleError if Kaggle rejects it.
+    """
+    path = file or find_newest_run(RUNS) / SUBMISSION
     metrics = read_json(path.parent / METRICS) if (path.parent / METRICS).is_file() else {}
     if "test" in metrics:
-        raise InputError(f"{path} is of a run on the sample, not on the competition's data")
+        raise InputError(f"{path} comes from a run on the sample, not on the competition's data")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no submission that can be read ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as a submission ({error})") from error
     check_submission(text, KAGGLE_TEST_IMAGES, str(path))
     if len({row[-1] for row in text.splitlines()[1:]}) == 1:
-        raise InputError(f"{path} says the same for every image, as the sample submission does")
+        raise InputError(f"{path} predicts one digit for all images, like the sample submission")
     digest = hashlib.sha256(text.encode()).hexdigest()
     for sent in read_record()["submissions"]:
         if sent["sha256"] == digest and not force:
@@ -42,17 +46,17 @@ def submit(file: Path | None = None, message: str = "", force: bool = False) -> 
         message = message or f"{preset}, validation {found['accuracy']:.4%}, sources {sources}"
     description = f"{message or path.name} [{digest[:8]}]"
     kaggle = Kaggle()
-    known = [entry.ref for entry in submissions(kaggle)]
-    write_record()
-    logger.info("sending %s: %s", path, description)
-    ref = kaggle.call("submit", lambda: send(kaggle, path, text, description, known))
+    known = [entry.ref for entry in list_submissions(kaggle)]
+    check_record()
+    logger.info("uploading %s: %s", path, description)
+    ref = kaggle.call("submit", lambda: upload(kaggle, path, text, description, known))
     entry = {"ref": ref, "file": str(path), "sha256": digest, "message": description}
-    write_record("submissions", entry)
+    add_to_record("submissions", entry)
     wait_for_score(kaggle, ref)
 
 
 def check_submission(text: str, images: int, name: str) -> None:
-    """Refuse, naming the row, all but a header and a row for every image: 1, 2, … and a digit."""
+    """Raise InputError, with file name and row, unless all rows are `NUMBER,DIGIT`, from 1 on."""
     header, *rows = text.splitlines() or [""]
     if header != "ImageId,Label":
         raise InputError(f"{name}, line 1: the header is {header[:40]!r}, not 'ImageId,Label'")
@@ -63,37 +67,48 @@ def check_submission(text: str, images: int, name: str) -> None:
             raise InputError(f"{name}, row {number}: {row[:40]!r} is not '{number},' and a digit")
 
 
-def submissions(kaggle: Kaggle) -> list[Any]:
-    """What was submitted to the competition, as Kaggle lists it."""
+def list_submissions(kaggle: Kaggle) -> list[Any]:
+    """The account's submissions to the competition."""
     return kaggle.ask("list_submissions", competition_name=COMPETITION).submissions or []
 
 
-def send(kaggle: Kaggle, path: Path, text: str, description: str, known: list[int]) -> int:
-    """Make a file a submission, unless a try whose answer was lost did; the submission's number."""
-    for entry in submissions(kaggle):
+def upload(kaggle: Kaggle, path: Path, text: str, description: str, known: list[int]) -> int:
+    """Make a submission and return its number; one attempt, for use within `Kaggle.call`.
+
+    If an earlier attempt made it and only the response was lost, it is not made again.
+    """
+    for entry in list_submissions(kaggle):
         if entry.ref not in known and entry.description == description:
             return entry.ref
-    to, content = {"competition_name": COMPETITION}, text.encode()
-    about = {"file_name": path.name, "content_length": len(content)}
-    about["last_modified_epoch_seconds"] = int(path.stat().st_mtime)
-    start = kaggle.send("start_submission_upload", **to, **about)
+    content = text.encode()
+    start = kaggle.send(
+        "start_submission_upload",
+        competition_name=COMPETITION,
+        file_name=path.name,
+        content_length=len(content),
+        last_modified_epoch_seconds=int(path.stat().st_mtime),
+    )
     requests.put(start.create_url, data=content, timeout=kaggle.time_limit).raise_for_status()
-    fields = {"blob_file_tokens": start.token, "submission_description": description}
-    answer = kaggle.send("create_submission", **to, **fields)
-    if not answer.ref:
-        raise KaggleError(f"submit: Kaggle did not take it: {one_line(answer.message)}")
-    return answer.ref
+    response = kaggle.send(
+        "create_submission",
+        competition_name=COMPETITION,
+        blob_file_tokens=start.token,
+        submission_description=description,
+    )
+    if not response.ref:
+        raise KaggleError(f"submit: Kaggle did not accept it: {join_lines(response.message)}")
+    return response.ref
 
 
 def wait_for_score(kaggle: Kaggle, ref: int) -> None:
-    """Print the public score, unless Kaggle takes too long."""
-    for _ in range(LONGEST_SCORING):
-        entry = next((entry for entry in submissions(kaggle) if entry.ref == ref), None)
+    """Print the public score of a submission, or a warning if Kaggle takes too long."""
+    for _ in range(SCORING_PAUSES):
+        entry = next((entry for entry in list_submissions(kaggle) if entry.ref == ref), None)
         state = entry.status.name if entry else "PENDING"
         if state == "COMPLETE":
             print(f"score {entry.public_score or 'unknown'}")
             return
         if state == "ERROR":
-            raise KaggleError(f"Kaggle rejected it: {one_line(entry.error_description)}")
+            raise KaggleError(f"Kaggle rejected it: {join_lines(entry.error_description)}")
         time.sleep(kaggle.pause)
     logger.warning("submission %d has no score yet: see the competition's page", ref)

@@ -1,17 +1,11 @@
-"""What everything needs.
+"""Basics.
 
-The digits, the place to compute, the two errors, the log. Images stay the bytes that they are:
-42,000 take 33 MB and lie on the device whole, and a batch is a slice of a shuffled index. No
-loader, no workers."""
+Data classes that all chapters share, two exceptions, the logger and the progress bar."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import hashlib
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 IMAGE_SIZE = 28  # pixels along a side
 CLASSES = 10
 
 logger = logging.getLogger("digitkaggle")
-logger.addHandler(logging.NullHandler())  # as a library we stay silent
+logger.addHandler(logging.NullHandler())  # a library stays silent until its user asks for a log
 
 
 class InputError(Exception):
@@ -32,88 +26,56 @@ class InputError(Exception):
 
 
 class TrainingError(InputError):
-    """Training cannot go on, for its loss is no number any more."""
+    """Training cannot continue because the loss is NaN or infinite."""
 
 
 @dataclass(frozen=True)
-class LabelledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32 from 0 to 1), and int64 labels N.
+class LabeledImages:
+    """Images N x 1 x 28 x 28, uint8 (or float32, 0 to 1); labels N, int64 (or float32, N x 10)."""
 
-    To train on, labels may be probabilities, float32, N x 10.
-    """
-
+    # All 42,000 images take 33 MB as uint8, so they live on the device as one tensor. A batch is a
+    # slice of a shuffled index: no data loader, no worker processes.
     images: Tensor
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> LabelledImages:
+    def to(self, device: torch.device) -> LabeledImages:
         """The same images and labels on another device."""
-        return LabelledImages(self.images.to(device), self.labels.to(device))
+        return LabeledImages(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
 class Digits:
-    """The competition's images. Labels of test images are known of the sample alone."""
+    """The competition's images. Labels of test images are known only for the sample."""
 
     train_images: Tensor  # uint8, N x 1 x 28 x 28
     train_labels: Tensor  # int64, N
     test_images: Tensor  # uint8, M x 1 x 28 x 28
     test_labels: Tensor | None = None  # int64, M
-    origin: str = ""  # where they came from
-
-    def digest(self) -> str:
-        """SHA-256 of all pixels and labels: the same for the same digits, however stored."""
-        total = hashlib.sha256()
-        for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            if tensor is not None:
-                total.update(f"{tuple(tensor.shape)}".encode())
-                total.update(tensor.contiguous().numpy().data)
-        return total.hexdigest()
+    origin: str = ""  # the folder or file they were read from
 
 
 @dataclass(frozen=True)
 class Compute:
-    """Where the network runs, in which numbers its layers count, and why so."""
+    """The device a network runs on, the dtype its layers compute in, and the reason for both."""
 
     device: torch.device
     dtype: torch.dtype
     reason: str
-    # Channels last: stored channel by channel, all is slower by up to a third.
+    # Channels last: with channels first, every layer is slower by up to a third.
     memory_format: torch.memory_format = torch.channels_last
-    recorded: bool = False  # whether steps of training are recorded once, and replayed
+    cuda_graphs: bool = False  # whether training steps are recorded once and then replayed
     warning: str = ""  # why a GPU that should be there is not used
 
     def autocast(self) -> torch.autocast:
-        """Layers inside count in `dtype` where that is safe; weights stay float32."""
+        """Layers inside compute in `dtype` where that is safe; weights stay float32."""
         half = self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
 
 
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let this process keep the memory that tensors free for the next ones; or give it back."""
-    # Else glibc gives a large tensor's pages back to Linux at once, which hands them out again page
-    # by page, each filled with zeros: a fifth of the time of training on a CPU.
-    trim_threshold, mmap_threshold = -1, -3
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # other systems than glibc's
-        libc = ctypes.CDLL(None)
-        libc.mallopt(trim_threshold, 2**30 if keep else 2**17)
-        libc.mallopt(mmap_threshold, 2**25)  # the most that it allows
-        if not keep:
-            libc.malloc_trim(0)
-
-
-def show_log(level: int = logging.INFO) -> None:
-    """Print messages of `level` and above: warnings on standard error, the rest on output."""
-    usual, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    usual.addFilter(lambda record: record.levelno < logging.WARNING)
-    warnings.setLevel(logging.WARNING)
-    logger.handlers, logger.propagate = [usual, warnings], False
-    logger.setLevel(level)
-
-
-def progress(items: Any = None, **options: Any) -> tqdm:
-    """A progress bar, on a terminal only, for what takes over two seconds; TQDM_DISABLE=1: none."""
-    hidden = bool(os.environ.get("TQDM_DISABLE")) or None  # None: shown on a terminal only
-    return tqdm(items, disable=hidden, **({"leave": False, "delay": 2} | options))
+def show_progress(items: Any = None, **options: Any) -> tqdm:
+    """A progress bar around `items`, on a terminal only, once it takes over two seconds."""
+    disabled = bool(os.environ.get("TQDM_DISABLE")) or None  # None: tqdm asks if it is a terminal
+    return tqdm(items, disable=disabled, **({"leave": False, "delay": 2} | options))

@@ -1,7 +1,7 @@
 """The program.
 
-Every setting is a flag, and none is needed. On Kaggle's two GPUs members are dealt out to a process
-each; a member depends on its number alone, so that changes nothing but the time."""
+Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
+other member, which changes only the time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import argparse
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from .basics import Compute, InputError, logger, show_log
-from .data import find_data, kaggle_folder, on_kaggle, read_digits
+from .basics import Compute, InputError, logger
+from .console import configure_logging
+from .data import read_digits
 from .device import choose_compute
-from .results import run_metrics, write_results
+from .kaggle import find_data, get_kaggle_folder, on_kaggle
+from .results import collect_metrics, write_results
 from .run import Member, run
 from .settings import PRESETS, Settings, make_settings
 
@@ -26,16 +30,16 @@ SOURCE_DIGEST = ""
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are InputErrors, so that they come out like all others."""
+    """A parser whose errors are InputErrors, so that they are printed like all others."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the complaint, with where help is."""
+        """Raise the error, with the command that prints help."""
         raise InputError(f"{message}: see {self.prog} --help")
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the flags of a run: how to run, then one for each field of Settings."""
-    parser.add_argument("--data", type=Path, metavar="PATH", help="where both CSVs are")
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a run to a parser: how to run, then one for each field of Settings."""
+    parser.add_argument("--data", type=Path, metavar="PATH", help="folder with both CSVs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
@@ -54,81 +58,88 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, dest=field.name, default=None, help=meaning, **options)
 
 
-def settings_from_flags(
-    flags: argparse.Namespace, preset: str, changes: Mapping[str, Any] | None = None
+def settings_from_args(
+    args: argparse.Namespace, default_preset: str, changes: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The preset, unless another is named, with changes, and what the flags say on top."""
-    given = {field.name: getattr(flags, field.name) for field in dataclasses.fields(Settings)}
-    changed = dict(changes or {}) | {name: v for name, v in given.items() if v is not None}
-    return make_settings(changed.pop("preset", preset), changed)
+    """The preset with changes, over which the flags win."""
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)}
+    values = dict(changes or {}) | {name: v for name, v in given.items() if v is not None}
+    return make_settings(values.pop("preset", default_preset), values)
 
 
-def on_every_gpu(learn: Callable[..., Member], numbers: Sequence[int]) -> Iterable[Member]:
-    """Members dealt out to a process a GPU, in whatever order they are done; else one by one."""
-    compute, done = learn.keywords["compute"], set()
+def map_on_gpus(
+    compute: Compute, train_one: Callable[..., Member], numbers: Sequence[int]
+) -> Iterator[Member]:
+    """Members trained by a process for each GPU, as they finish; without several GPUs, here."""
+    finished = set()
     gpus = torch.cuda.device_count() if compute.device == torch.device("cuda") else 1
     if min(gpus, len(numbers)) > 1:
-        from joblib import Parallel, delayed  # a tenth of a second that others need not wait
+        from joblib import Parallel, delayed  # a tenth of a second, only where it is needed
 
-        jobs = (delayed(on_gpu)(learn, number, number % gpus) for number in numbers)
+        jobs = (
+            delayed(train_on_gpu)(train_one, compute, number, number % gpus) for number in numbers
+        )
+        # Only failures of a device or of its process: any other error would come again.
+        failures = (BrokenExecutor, torch.OutOfMemoryError)
+        failures += (getattr(torch, "AcceleratorError", BrokenExecutor),)  # from torch 2.8 on
         try:
             for member in Parallel(n_jobs=gpus, return_as="generator_unordered")(jobs):
-                done.add(member.number)
+                finished.add(member.number)
                 yield member
-        except InputError:
-            raise
-        except Exception as error:  # whatever a GPU or its process dies of
-            fault = str(error).strip().partition("\n")[0]
-            logger.warning("not all of the %d GPUs work (%s): one does the rest", gpus, fault)
-    yield from map(learn, [number for number in numbers if number not in done])
+        except failures as error:
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("A GPU failed (%s): one GPU trains the remaining members.", reason)
+    yield from map(train_one, [number for number in numbers if number not in finished])
 
 
-def on_gpu(learn: Callable[..., Member], number: int, gpu: int) -> Member:
-    """A member trained on one of several GPUs, in a process that has it for its own."""
+def train_on_gpu(
+    train_one: Callable[..., Member], compute: Compute, number: int, gpu: int
+) -> Member:
+    """A member trained on one of several GPUs, in this process."""
     device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
-    return learn(number, compute=dataclasses.replace(learn.keywords["compute"], device=device))
+    return train_one(number, compute=dataclasses.replace(compute, device=device))
 
 
-def kernel_run(arguments: Sequence[str]) -> Path:
-    """The full run with these flags; returns its folder."""
+def run_kernel(arguments: Sequence[str]) -> Path:
+    """The full run with these flags; returns the folder with the results."""
     parser = OneLineParser(description="Trains on Kaggle's Digit Recognizer: submission.csv.")
-    add_run_flags(parser)
-    flags = parser.parse_args(arguments)
-    show_log()
-    torch.set_num_threads(flags.threads or torch.get_num_threads())
+    add_run_arguments(parser)
+    args = parser.parse_args(arguments)
+    configure_logging()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     started = time.perf_counter()
-    settings = settings_from_flags(flags, "best")  # which a GPU has in minutes
-    compute = choose_compute(settings, flags.device)
+    settings = settings_from_args(args, "best")  # minutes on a GPU
+    compute = choose_compute(settings, args.device)
     if compute.device.type == "cpu":
-        settings = settings_from_flags(flags, "balanced")
-    location = flags.data or find_data()
+        settings = settings_from_args(args, "balanced")
+    location = args.data or find_data()
     if location is None:
-        place = kaggle_folder("input") if on_kaggle() else "data"
-        raise InputError(f"no data in {place}: add the competition's, or name some by --data")
+        place = get_kaggle_folder("input") if on_kaggle() else "data"
+        raise InputError(f"no data in {place}: add the competition's, or name a folder by --data")
     digits = read_digits(location)
     loaded = time.perf_counter()
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
-    warn(compute)
-    result = run(settings, digits, compute, each=on_every_gpu)
+    warn_without_gpu(compute)
+    result = run(settings, digits, compute, map_members=partial(map_on_gpus, compute))
     seconds = {"load": loaded - started, "total": time.perf_counter() - started}
-    metrics = run_metrics(result, digits, SOURCE_DIGEST, seconds)
-    folder = flags.out or (kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
+    metrics = collect_metrics(result, digits, SOURCE_DIGEST, seconds)
+    folder = args.out or (get_kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
     write_results(folder, result, digits, metrics)
     logger.info("validation %s\nfiles in %s", metrics["validation"], folder)
-    warn(compute)
+    warn_without_gpu(compute)
     return folder
 
 
-def warn(compute: Compute) -> None:
-    """Say, so that it cannot be missed, that a GPU that should be there is not used."""
+def warn_without_gpu(compute: Compute) -> None:
+    """Warn, impossible to miss, that a GPU that should be there is not used."""
     if compute.warning:
         logger.warning("%s\nNO GPU IS USED. %s\n%s", "*" * 80, compute.warning, "*" * 80)
 
 
 if __name__ == "__main__":
     try:
-        kernel_run(sys.argv[1:])
+        run_kernel(sys.argv[1:])
     except (InputError, torch.OutOfMemoryError) as error:
         advice = "" if isinstance(error, InputError) else ": lower --piece-size or --batch-size"
         print(f"error: {error}".partition("\n")[0] + advice, file=sys.stderr)

@@ -1,13 +1,8 @@
 """The network.
 
-Convolutions in three stages, batch-normalised. Three choices are worth a word:
-
-- The first layer takes steps of two pixels: at 28 x 28 a convolution costs most and sees only
-  strokes. That saves a quarter of the time for 0.04 points, no more than chance would give.
-- Two layers leave the edge out, where no digit reaches: their maps are two places smaller, and
-  training takes a quarter less, for no accuracy at all (99.42 % with and without, ten folds).
-- The last feature maps are pooled to their maxima. Where exactly a stroke lies matters little, no
-  large linear layer is needed, images of any size go in. Maxima beat averages by 0.05 points."""
+Convolutions in three stages with batch normalization, and a maximum over each of the last feature
+maps. It is small: 61 thousand parameters in `fast`, 279 thousand in `balanced`, where the published
+recipe has 1.8 million."""
 
 from __future__ import annotations
 
@@ -19,66 +14,107 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .basics import CLASSES
-from .classic import SeededDropout, classic_network
 from .settings import Settings
 
 
-def compact_network(
+def build_compact_network(
     widths: Sequence[int], depths: Sequence[int], dropout: float, generator: torch.Generator
 ) -> nn.Sequential:
-    """Three stages; from N x 1 x 28 x 28 to logits, N x 10. `depths`: of stages two and three."""
+    """Three stages; from N x 1 x 28 x 28 to logits, N x 10. `depths`: of stages two and three.
+
+    Shapes below are those of 28 x 28 images; any size from 15 x 15 works.
+    """
     first, second, third = widths
-    return nn.Sequential(
+    layers: list[nn.Module] = [
+        # Stride 2: at 28 x 28 a convolution costs most and sees only strokes. It saves a quarter of
+        # the time for 0.04 points, which is within noise. No bias: the normalization adds one.
         nn.Conv2d(1, first, kernel_size=3, stride=2, padding=1, bias=False),  # first x 14 x 14
         nn.BatchNorm2d(first),
         nn.ReLU(),
-        *convolutions(first, second, depths[0], halved=True),  # second x 6 x 6
-        *convolutions(second, third, depths[1], halved=False),  # third x 4 x 4
+        # No padding here and in the last convolution: no digit reaches the edge, and smaller maps
+        # take a quarter less time at the same accuracy (99.42 % with and without, ten folds).
+        nn.Conv2d(first, second, kernel_size=3, padding=0, bias=False),  # second x 12 x 12
+    ]
+    for _ in range(depths[0] - 1):
+        layers += [
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Conv2d(second, second, kernel_size=3, padding=1, bias=False),  # second x 12 x 12
+        ]
+    layers += [
+        # Pooled before the normalization, which then has a quarter of the work.
+        nn.MaxPool2d(2),  # second x 6 x 6
+        nn.BatchNorm2d(second),
+        nn.ReLU(),
+    ]
+    channels = second
+    for _ in range(depths[1] - 1):
+        layers += [
+            nn.Conv2d(channels, third, kernel_size=3, padding=1, bias=False),  # third x 6 x 6
+            nn.BatchNorm2d(third),
+            nn.ReLU(),
+        ]
+        channels = third
+    layers += [
+        nn.Conv2d(channels, third, kernel_size=3, padding=0, bias=False),  # third x 4 x 4
+        nn.BatchNorm2d(third),
+        nn.ReLU(),
+        # Where exactly a stroke lies matters little. So there is no large linear layer, and images
+        # of any size fit. The maximum is 0.05 points better than the mean.
         GlobalMaxPool(),  # third x 1 x 1
         nn.Flatten(),  # third
         SeededDropout(dropout, generator),
         nn.Linear(third, CLASSES),  # 10
-    )
-
-
-def convolutions(channels: int, width: int, depth: int, *, halved: bool) -> list[nn.Module]:
-    """So many 3 x 3 convolutions from `channels` to `width`, the last one pooled or not.
-
-    The first of those that are pooled, and the last of the others, leave the edge out.
-    """
-    layers: list[nn.Module] = []
-    for number in range(depth):
-        edge = int(number != (0 if halved else depth - 1))
-        layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=edge, bias=False))
-        if halved and number == depth - 1:
-            # Before normalisation, which then has a quarter of the work.
-            layers.append(nn.MaxPool2d(2))
-        layers += [nn.BatchNorm2d(width), nn.ReLU()]
-        channels = width
-    return layers
+    ]
+    return nn.Sequential(*layers)
 
 
 class GlobalMaxPool(nn.Module):
-    """The maximum of each map, N x C x 1 x 1."""
+    """The maximum of each feature map, N x C x 1 x 1."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """From N x C x H x W."""
-        # torch's own is slow on a GPU; `amax` takes ten times as long as that on a CPU.
+        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
         if maps.device.type == "cpu":
             return functional.adaptive_max_pool2d(maps, 1)
         return maps.amax(dim=(2, 3), keepdim=True)
 
 
+class SeededDropout(nn.Module):
+    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
+
+    def __init__(self, probability: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator = generator
+
+    def forward(self, values: Tensor) -> Tensor:
+        """In training, set values to zero at random and scale the others up to make up for it."""
+        if not self.training or self.probability == 0:
+            return values
+        from .classic import draw_mask
+
+        keep = 1 - self.probability
+        mask = draw_mask(values, keep, self.generator)
+        return values * mask.to(values.dtype).div_(keep)
+
+
 def build_network(
     settings: Settings, generator: torch.Generator, memory_format=torch.channels_last
 ) -> nn.Sequential:
-    """The network of a member's settings, on the device of `generator`, which draws its weights."""
+    """The network that the settings name, on the device of `generator`, which draws its weights."""
     if settings.network == "classic":
-        network = classic_network(settings.dropout, generator)
+        from .classic import build_classic_network
+
+        network = build_classic_network(settings.dropout, generator)
+    elif settings.network == "compact":
+        widths, depths = settings.widths, settings.depths
+        network = build_compact_network(widths, depths, settings.dropout, generator)
     else:
-        network = compact_network(settings.widths, settings.depths, settings.dropout, generator)
+        raise ValueError(f"there is no network {settings.network!r}")
     network = network.to(generator.device, memory_format=memory_format)
-    # torch's own default distributions, but out of our generator.
+    # torch's own default distributions, but drawn from our generator: its layers draw from a global
+    # one, which whatever ran before has moved.
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)

@@ -1,7 +1,7 @@
-// Runs when the page's desk is there: `element` holds it, `server.answer` asks the network.
+// Runs when the page's desk is there: `element` holds it, `server.predict` asks the network.
 const desk = element.querySelector(".desk");
 const canvas = element.querySelector("canvas");
-// Each question to the network reads the drawing back.
+// Each request to the network reads the drawing back.
 const pen = canvas.getContext("2d", { willReadFrequently: true });
 const digit = element.querySelector(".digit");
 const words = element.querySelector(".words");
@@ -15,12 +15,12 @@ for (let number = 0; number < 10; number++) {
   bars.append(bar);
 }
 
-// As thick, for a digit that fills most of the paper, as the strokes that the network learned from.
+// The thickness of the strokes in training images, for a digit that fills most of the paper.
 pen.lineWidth = canvas.width * 0.07;
 pen.lineCap = pen.lineJoin = "round";
 
 let last = null; // where the pen was; null while it is up
-let drawing = 0; // grows with each mark, so that late answers are told from current ones
+let drawing = 0; // grows with each mark, so that late predictions are recognized
 let empty = true;
 let asking = false;
 
@@ -64,42 +64,42 @@ function clear() {
   empty = true;
   drawing++;
   desk.dataset.state = "empty";
-  show({ digit: null, problem: "Nothing is drawn yet.", probabilities: null, seen: null });
+  show({ digit: null, problem: "Nothing is drawn yet.", probabilities: null, image: null });
 }
 element.querySelector(".clear").addEventListener("click", clear);
 document.addEventListener("keydown", (event) => event.key === "Escape" && clear());
 
-// One question at a time; what was drawn meanwhile is asked about afterwards.
+// One request at a time; whatever is drawn meanwhile is sent afterwards.
 async function ask() {
   if (asking) return;
   asking = true;
   try {
     for (let asked = -1; asked !== drawing && !empty; ) {
       asked = drawing;
-      const answer = await server.answer(canvas.toDataURL("image/png"));
-      if (!empty) show(answer);
+      const prediction = await server.predict(canvas.toDataURL("image/png"));
+      if (!empty) show(prediction);
     }
     if (!empty) desk.dataset.state = "answered";
   } catch {
-    words.textContent = "The network does not answer: is the command in the terminal still running?";
+    words.textContent = "The server does not answer: is the command in the terminal still running?";
   } finally {
     asking = false;
   }
 }
 
-function show(answer) {
-  const known = answer.digit !== null;
-  if (digit.textContent !== (known ? String(answer.digit) : "")) {
-    digit.textContent = known ? answer.digit : "";
+function show(prediction) {
+  const known = prediction.digit !== null;
+  if (digit.textContent !== (known ? String(prediction.digit) : "")) {
+    digit.textContent = known ? prediction.digit : "";
   }
-  const likely = answer.probabilities;
-  words.textContent = known ? `${percent(likely[answer.digit])} sure` : answer.problem;
-  seen.hidden = !answer.seen;
-  if (answer.seen) seen.src = answer.seen;
+  const likely = prediction.probabilities;
+  words.textContent = known ? `confidence ${percent(likely[prediction.digit])}` : prediction.problem;
+  seen.hidden = !prediction.image;
+  if (prediction.image) seen.src = prediction.image;
   else seen.removeAttribute("src");
   [...bars.children].forEach((bar, number) => {
     const probability = likely ? likely[number] : 0;
-    bar.classList.toggle("most", known && number === answer.digit);
+    bar.classList.toggle("most", known && number === prediction.digit);
     bar.querySelector(".fill").style.width = `${100 * probability}%`;
     bar.querySelector(".percent").textContent = likely ? percent(probability) : "";
   });

@@ -1,1 +1,1 @@
-"""What a finished run has to show: a page with its figures, and runs side by side."""
+"""The report of a finished run, a page with figures, and the comparison of several runs."""

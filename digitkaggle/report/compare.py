@@ -1,4 +1,4 @@
-"""Sets finished runs side by side: their settings, how well they did, and if by chance."""
+"""Compare finished runs: their settings, their accuracies, and whether these differ by chance."""
 
 from __future__ import annotations
 
@@ -10,57 +10,59 @@ import numpy as np
 
 from ..core.basics import InputError
 from ..core.results import write_file
-from ..runs.results import Results, merged_by_row, read_results
-from .figures import STYLE, WIDE, new_axes, rendered, show_errors
+from ..runs.finished import FinishedRun, average_by_row, read_run
+from .figures import STYLE, WIDE, format_error_axis, make_axes, render_png
 
-CHANCE = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 ACCURACY = "accuracy (standard error)"
 
 
-def mcnemar(right: np.ndarray, right_too: np.ndarray) -> tuple[int, int, float]:
-    """How many images only the one has right, how many only the other, and if that is chance.
+def compute_mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """McNemar's exact test of two classifiers on the same images.
 
-    The images on which both are right, or both wrong, say nothing; of the rest, equally good ones
-    would win half each: the last number is how likely so uneven a split is then. McNemar: Note on
-    the sampling error of the difference between correlated proportions (1947); exact, by the
-    binomial distribution.
+    From what each classifies correctly, bool, N, to the number of images that only the first
+    classifies correctly, the number for the second, and the p-value: the probability of a split at
+    least as uneven between equally good classifiers. McNemar, Note on the sampling error of the
+    difference between correlated proportions or percentages, 1947.
     """
     from scipy.stats import binomtest
 
-    only_one, only_other = int((right & ~right_too).sum()), int((right_too & ~right).sum())
-    uneven = only_one + only_other
-    return only_one, only_other, float(binomtest(only_one, uneven).pvalue) if uneven else 1.0
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return only_first, only_second, p_value
 
 
 def compare_runs(folders: Sequence[Path], out: Path) -> str:
-    """Compare runs with the first of them, in words, and draw all their curves to `out`.
+    """Compare runs with the first one: return a table and verdicts, draw all curves to `out`.
 
-    InputError: fewer than two folders, one that holds no finished run, or an unwritable `out`.
+    Raises InputError for fewer than two folders, a folder without a finished run, or an `out` that
+    cannot be written.
     """
     import pandas as pd
     from matplotlib import style
 
     if len(folders) < 2:
-        raise InputError("one run alone cannot be compared: name two or more")
-    runs = [read_results(folder) for folder in folders]
+        raise InputError("one run cannot be compared: name two or more")
+    runs = [read_run(folder) for folder in folders]
     names = [folder.resolve().name for folder in folders]
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     with style.context(["tableau-colorblind10", STYLE]):
-        write_file(out, rendered(comparison_figure(runs, names)))
-    table = pd.DataFrame([described(run) for run in runs], index=names).T.fillna("-")
+        write_file(out, render_png(plot_comparison(runs, names)))
+    table = pd.DataFrame([describe_run(run) for run in runs], index=names).T.fillna("-")
     differing = table[(table.index == ACCURACY) | (table.nunique(axis=1) > 1)]
     others = zip(runs[1:], names[1:], strict=True)
-    verdicts = [verdict(runs[0], run, names[0], name) for run, name in others]
+    verdicts = [judge(runs[0], run, names[0], name) for run, name in others]
     return "\n".join([differing.to_string(), "", *verdicts, "", f"curves in {out}"])
 
 
-def described(run: Results) -> dict[str, str]:
-    """How a run did and what it was made from, to stand in a column."""
+def describe_run(run: FinishedRun) -> dict[str, str]:
+    """A run's column of the table: its results and settings by name."""
     metrics, accuracy = run.metrics, "none"
     if found := metrics.get("validation"):
-        shares = f"{found['accuracy']:.2%} ({found['standard_error']:.2%})"
-        accuracy = f"{shares} of {found['images']:,}"
+        rates = f"{found['accuracy']:.2%} ({found['standard_error']:.2%})"
+        accuracy = f"{rates} of {found['images']:,}"
     values = {
         ACCURACY: accuracy,
         "epoch": metrics["best_epoch"],
@@ -72,37 +74,37 @@ def described(run: Results) -> dict[str, str]:
     return {name: str(value) for name, value in (values | metrics["settings"]).items()}
 
 
-def verdict(first: Results, second: Results, first_name: str, second_name: str) -> str:
-    """Whether the second run differs from the first by more than chance, in one line."""
+def judge(first: FinishedRun, second: FinishedRun, first_name: str, second_name: str) -> str:
+    """One line: whether the second run's accuracy differs from the first's by more than chance."""
     pair = f"{second_name} against {first_name}:"
     if first.metrics["data"].get("digest") != second.metrics["data"].get("digest"):
-        return f"{pair} other data, so their images cannot be compared one by one"
+        return f"{pair} other data, so they have no images in common"
     rows: Any = []
     if first.held_out and second.held_out:
-        one, other = merged_by_row(first.held_out), merged_by_row(second.held_out)
+        one, other = average_by_row(first.held_out), average_by_row(second.held_out)
         rows, in_one, in_other = np.intersect1d(one.row, other.row, return_indices=True)
     if not len(rows):
         return f"{pair} no common validation images, so only the accuracies can be compared"
-    only_first, only_second, p_value = mcnemar(one.right[in_one], other.right[in_other])
-    judged = "more than chance" if p_value < CHANCE else "no more than chance would give"
+    only_first, only_second, p_value = compute_mcnemar(one.correct[in_one], other.correct[in_other])
+    verdict = "significant" if p_value < SIGNIFICANCE_LEVEL else "not significant"
     return (
-        f"{pair} on {len(rows):,} common images {only_second:,} right only in {second_name}, "
-        f"{only_first:,} only in {first_name}: {judged} (McNemar's exact test, p = {p_value:.2g})"
+        f"{pair} of {len(rows):,} common images {only_second:,} are correct only in {second_name}, "
+        f"{only_first:,} only in {first_name}: {verdict} (McNemar's exact test, p = {p_value:.2g})"
     )
 
 
-def comparison_figure(runs: Sequence[Results], names: Sequence[str]) -> Any:
-    """Validation of all runs over their epochs."""
-    losses, errors = new_axes(WIDE, 4, columns=2)
+def plot_comparison(runs: Sequence[FinishedRun], names: Sequence[str]) -> Any:
+    """Validation loss and error rate of all runs over the epochs."""
+    losses, errors = make_axes(WIDE, 4, columns=2)
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         for member in np.unique(run.history["member"]):
             rows = run.history[run.history["member"] == member]
             label = name if member == run.history["member"].min() else None
             losses.plot(rows["epoch"], rows["val_loss"], f"C{number}", label=label)
-            wrong = (1 - rows["val_accuracy"]).clip(min=2e-4)
-            errors.plot(rows["epoch"], wrong, f"C{number}")
-    losses.set(title="loss on held-out images", xlabel="epoch")
-    errors.set(title="share of them named wrong", xlabel="epoch")
-    show_errors(errors)
+            error_rate = (1 - rows["val_accuracy"]).clip(min=2e-4)
+            errors.plot(rows["epoch"], error_rate, f"C{number}")
+    losses.set(title="validation loss", xlabel="epoch")
+    errors.set(title="validation error rate", xlabel="epoch")
+    format_error_axis(errors)
     losses.legend()
     return losses.figure

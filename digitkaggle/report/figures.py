@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.augment import augmented
-from ..core.basics import CLASSES, Digits
-from ..core.classic import classic_expanded_set
-from ..core.results import FIRST, draw_confusion, draw_curves, draw_images, draw_mistakes
-from ..core.settings import Settings
-from ..runs.results import HeldOutAnswers, Results
+from ..core.augment import augment
+from ..core.basics import CLASSES, Digits, LabeledImages
+from ..core.classic import expand_classic_set
+from ..core.drawing import TRAIN_COLOR, draw_confusion, draw_curves, draw_images, draw_mistakes
+from ..core.results import HeldOutPredictions
+from ..core.settings import Settings, derive_member_settings
+from ..runs.finished import FinishedRun
 
 STYLE = {
     "axes.grid": True,
@@ -33,40 +34,40 @@ STYLE = {
 }
 NARROW, WIDE = 4.5, 9  # inches
 CALIBRATION_BINS = 15
-MOST_SHOWN = 40
+TEST_IMAGES_SHOWN = 40
 AUGMENTED_VERSIONS = 5
 
 
-def new_axes(width: float, height: float, columns: int = 1) -> Any:
-    """The axes of a new figure of so many inches, which needs no display and no global state."""
-    # Imported here, for it costs a second that asking for help need not wait.
+def make_axes(width: float, height: float, columns: int = 1) -> Any:
+    """The axes of a new figure, in inches, that needs no display and no global state."""
+    # Imported here, because it takes a second that `--help` need not wait for.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height)).subplots(1, columns, gridspec_kw={"wspace": 0.25})
 
 
-def rendered(figure: Any) -> bytes:
+def render_png(figure: Any) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # a third of the time
     return buffer.getvalue()
 
 
-def curves_figure(results: Results) -> Any:
-    """Training and validation over epochs, with dotted lines at the epochs of the weights."""
-    loss, errors = new_axes(WIDE, 3.4, columns=2)
-    draw_curves(loss, results.history, "loss")
-    draw_curves(errors, results.history, "accuracy")
-    show_errors(errors)
+def plot_curves(run: FinishedRun) -> Any:
+    """Loss and error rate over the epochs, with dotted lines at the epochs of the weights."""
+    loss, errors = make_axes(WIDE, 3.4, columns=2)
+    draw_curves(loss, run.history, "loss")
+    draw_curves(errors, run.history, "accuracy")
+    format_error_axis(errors)
     for axes in (loss, errors):
         axes.xaxis.get_major_locator().set_params(integer=True)
-        for epoch in results.best_epochs:
+        for epoch in run.best_epochs:
             axes.axvline(epoch, linestyle=":", color="black", linewidth=1)
     return loss.figure
 
 
-def show_errors(axes: Any) -> None:
-    """Show shares on a logarithmic scale that can be read where all lie within a decade."""
+def format_error_axis(axes: Any) -> None:
+    """Give error rates a logarithmic scale that is readable within a single decade, too."""
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
@@ -75,26 +76,26 @@ def show_errors(axes: Any) -> None:
     axes.yaxis.set_major_formatter("{x:.2%}")
 
 
-def confusion_figure(answers: HeldOutAnswers) -> Any:
-    """How often each true class (row) was taken for each other (column), as counts."""
-    axes = new_axes(NARROW, NARROW)
-    draw_confusion(axes, vars(answers))
-    axes.set_title("Confusions: true digit by predicted digit")
+def plot_confusion(held_out: HeldOutPredictions) -> Any:
+    """The confusion matrix of the held-out images, as counts."""
+    axes = make_axes(NARROW, NARROW)
+    draw_confusion(axes, held_out)
+    axes.set_title("Confusion matrix: true digit by predicted digit")
     axes.grid(visible=False)
     return axes.figure
 
 
-def recall_figure(answers: HeldOutAnswers) -> Any:
-    """The share of each class that was named right, with its 95 % interval (Wilson's)."""
-    axes = new_axes(NARROW, NARROW)
-    for digit in np.unique(answers.label):
-        right = answers.right[answers.label == digit]
-        share, images, z = right.mean(), len(right), 1.96
-        middle = (share + z**2 / (2 * images)) / (1 + z**2 / images)
-        reach = z * np.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
-        ends = middle + np.array([-1, 1]) * reach / (1 + z**2 / images)
+def plot_recall(held_out: HeldOutPredictions) -> Any:
+    """The recall of each class, with its 95 % interval (Wilson's)."""
+    axes = make_axes(NARROW, NARROW)
+    for digit in np.unique(held_out.label):
+        correct = held_out.correct[held_out.label == digit]
+        recall, images, z = correct.mean(), len(correct), 1.96
+        center = (recall + z**2 / (2 * images)) / (1 + z**2 / images)
+        margin = z * np.sqrt(recall * (1 - recall) / images + (z / (2 * images)) ** 2)
+        ends = center + np.array([-1, 1]) * margin / (1 + z**2 / images)
         axes.plot(ends, [digit] * 2, color="lightgrey", linewidth=5)
-        axes.plot(share, digit, "o", color=FIRST)
+        axes.plot(recall, digit, "o", color=TRAIN_COLOR)
     axes.set(title="Recall of each digit, with its 95 % interval", xlabel="recall", ylabel="digit")
     axes.set_yticks(range(CLASSES))
     axes.invert_yaxis()
@@ -103,75 +104,81 @@ def recall_figure(answers: HeldOutAnswers) -> Any:
     return axes.figure
 
 
-def reliability_bins(answers: HeldOutAnswers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def bin_by_confidence(held_out: HeldOutPredictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean confidence, accuracy and number of images of every bin of confidence that has any."""
-    place = np.minimum((answers.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    _, place, counts = np.unique(place, return_inverse=True, return_counts=True)
-    sums = [np.bincount(place, weights=of) for of in (answers.confidence, answers.right)]
-    return sums[0] / counts, sums[1] / counts, counts
+    bins = np.minimum((held_out.confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    _, bins, counts = np.unique(bins, return_inverse=True, return_counts=True)
+    confidence = np.bincount(bins, weights=held_out.confidence) / counts
+    accuracy = np.bincount(bins, weights=held_out.correct) / counts
+    return confidence, accuracy, counts
 
 
-def expected_calibration_error(answers: HeldOutAnswers) -> float:
-    """How far confidence lies from accuracy, on average (Naeini, Cooper, Hauskrecht 2015)."""
-    confidence, accuracy, counts = reliability_bins(answers)
+def compute_calibration_error(held_out: HeldOutPredictions) -> float:
+    """The expected calibration error, 0 to 1: the mean distance of confidence from accuracy.
+
+    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, 2015.
+    """
+    confidence, accuracy, counts = bin_by_confidence(held_out)
     return float(np.average(np.abs(accuracy - confidence), weights=counts))
 
 
-def uncalibrated(answers: HeldOutAnswers, temperatures: Sequence[float]) -> HeldOutAnswers:
-    """About the answers as they were before their logits were divided by such temperatures."""
-    powers = answers.probabilities.astype(float) ** np.mean(temperatures)
-    return replace(answers, probabilities=powers / powers.sum(axis=1, keepdims=True))
+def undo_calibration(
+    held_out: HeldOutPredictions, temperatures: Sequence[float]
+) -> HeldOutPredictions:
+    """Approximately the predictions before the logits were divided by these temperatures."""
+    powers = held_out.probabilities.astype(float) ** np.mean(temperatures)
+    return replace(held_out, probabilities=powers / powers.sum(axis=1, keepdims=True))
 
 
-def reliability_figure(answers: HeldOutAnswers) -> Any:
+def plot_reliability(held_out: HeldOutPredictions) -> Any:
     """Accuracy against confidence; larger points stand for more images."""
-    confidence, accuracy, counts = reliability_bins(answers)
-    axes = new_axes(NARROW, NARROW)
+    confidence, accuracy, counts = bin_by_confidence(held_out)
+    axes = make_axes(NARROW, NARROW)
     axes.axline((1, 1), slope=1, linestyle=":", color="grey")
-    axes.plot(confidence, accuracy, color=FIRST)
-    axes.scatter(confidence, accuracy, s=20 + 130 * counts / counts.max(), color=FIRST)
+    axes.plot(confidence, accuracy, color=TRAIN_COLOR)
+    axes.scatter(confidence, accuracy, s=20 + 130 * counts / counts.max(), color=TRAIN_COLOR)
     axes.set(title="Reliability: accuracy by confidence", xlabel="confidence", ylabel="accuracy")
     axes.xaxis.set_major_formatter("{x:.0%}")
     axes.yaxis.set_major_formatter("{x:.0%}")
     return axes.figure
 
 
-def mistakes_figure(digits: Digits, answers: HeldOutAnswers) -> Any:
-    """The surest of the mistakes: what was said, how surely, and what it is."""
-    axes = new_axes(WIDE, WIDE)
-    draw_mistakes(axes, digits, vars(answers))
+def plot_mistakes(digits: Digits, held_out: HeldOutPredictions) -> Any:
+    """The most confident errors: prediction, confidence and true class."""
+    axes = make_axes(WIDE, WIDE)
+    draw_mistakes(axes, digits, held_out)
     return axes.figure
 
 
-def augmentation_figure(digits: Digits, settings: Settings) -> Any:
-    """The first digit of each class in the top row, and below it versions that training sees."""
+def plot_augmentation(digits: Digits, settings: Settings) -> Any:
+    """The first image of each class, and below it augmented versions, by the members in turn."""
     _, first = np.unique(digits.train_labels, return_index=True)
-    images, draws = digits.train_images[first], torch.Generator().manual_seed(0)
-    plain = images.float() / 255
-    seen = [plain, *(augmented(plain, settings, draws) for _ in range(AUGMENTED_VERSIONS))]
+    data = LabeledImages(digits.train_images[first], digits.train_labels[first])
     if settings.augmentation == "expanded":
-        seen = [classic_expanded_set(images)]  # which begins with the images as they are
-    pixels = (torch.cat(seen).clamp(0, 1) * 255).round().byte()
-    return images_figure("Digits and their versions", pixels, columns=len(images))
+        pixels = expand_classic_set(data).images  # begins with the images as they are
+    else:
+        plain, generator = data.images.float() / 255, torch.Generator().manual_seed(0)
+        members = [derive_member_settings(settings, n) for n in range(1, AUGMENTED_VERSIONS + 1)]
+        pixels = torch.cat([plain, *(augment(plain, member, generator) for member in members)])
+    images = (pixels.clamp(0, 1) * 255).round().byte()
+    return plot_images("Training images and augmented versions", images, columns=len(data))
 
 
-def least_certain_figure(digits: Digits, probabilities: np.ndarray) -> Any:
+def plot_least_certain(digits: Digits, probabilities: np.ndarray) -> Any:
     """The test images whose two most likely classes are closest."""
-    shares, classes = torch.from_numpy(probabilities).topk(2)
-    doubtful = (shares[:, 0] - shares[:, 1]).argsort(stable=True)[:MOST_SHOWN]
+    likely, classes = torch.from_numpy(probabilities).topk(2)
+    closest = (likely[:, 0] - likely[:, 1]).argsort(stable=True)[:TEST_IMAGES_SHOWN]
     captions = [
-        f"{classes[i, 0]}, {shares[i, 0]:.0%}\nor {classes[i, 1]}, {shares[i, 1]:.0%}"
-        for i in doubtful
+        f"{classes[i, 0]}, {likely[i, 0]:.0%}\nor {classes[i, 1]}, {likely[i, 1]:.0%}"
+        for i in closest
     ]
-    title = f"The {len(doubtful)} test images it is least certain of"
-    return images_figure(title, digits.test_images[doubtful], captions)
+    title = f"The {len(closest)} least certain predictions for test images"
+    return plot_images(title, digits.test_images[closest], captions)
 
 
-def images_figure(
-    title: str, images: Tensor, captions: Sequence[str] = (), columns: int = 10
-) -> Any:
+def plot_images(title: str, images: Tensor, captions: Sequence[str] = (), columns: int = 10) -> Any:
     """Small images in rows, uint8, N x 1 x 28 x 28, with captions below or without."""
-    axes = new_axes(WIDE, WIDE)
+    axes = make_axes(WIDE, WIDE)
     draw_images(axes, images, captions, columns)
     axes.set_title(title)
     return axes.figure

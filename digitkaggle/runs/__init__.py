@@ -1,1 +1,1 @@
-"""A run on one's own machine: its folder, resuming, time budget, jobs, and reading results back."""
+"""A run on your own machine: its folder, resuming, time budget, jobs, and reading it back."""

@@ -1,9 +1,8 @@
-"""A run's folder: whose run it is, which folder a new run takes, and one run in it at a time."""
+"""A run's folder: which run it holds, which folder a new run takes, and one run in it at a time."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import shutil
@@ -13,7 +12,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ..core import basics
 from ..core.basics import InputError
 from ..core.results import HISTORY, METRICS, MODEL, PROBABILITIES, SUBMISSION, VALIDATION
 from .files import read_json, write_json
@@ -23,20 +21,13 @@ SAMPLE_SUBMISSION = "not-for-kaggle.csv"
 MEMBERS, REPORT, FIGURES = "members.npz", "report.html", "figures"
 CHECKPOINT = "checkpoint"
 IDENTITY = Path(CHECKPOINT) / "run.json"
-# A folder with one of these is used; without an identity, by no run that we know.
+# A folder with one of these is in use; without an identity, by something that is not a run.
 RESULTS = (SUBMISSION, SAMPLE_SUBMISSION, MODEL, HISTORY, PROBABILITIES, METRICS, IDENTITY)
 
 Identity = dict[str, dict[str, Any]]
 
 
-def source_digest() -> str:
-    """SHA-256 over the names and texts of the core's modules."""
-    modules = sorted(Path(basics.__file__).parent.glob("*.py"))
-    text = "".join(f"{path.name}\n{path.read_text(encoding='utf-8')}" for path in modules)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def run_identity(settings: dict[str, Any], data_digest: str, source_digest: str) -> Identity:
+def make_identity(settings: dict[str, Any], data_digest: str, source_digest: str) -> Identity:
     """What makes two runs the same: their settings, their data, and the code that ran them."""
     return {
         "settings": json.loads(json.dumps(settings)),
@@ -45,83 +36,87 @@ def run_identity(settings: dict[str, Any], data_digest: str, source_digest: str)
     }
 
 
-def identity_in(folder: Path) -> Identity | None:
-    """The identity of the run in a folder, or None if there is none, or no readable one."""
-    begun = folder / IDENTITY
+def read_identity(folder: Path) -> Identity | None:
+    """The identity of the run in a folder, or None if there is no readable one."""
+    started = folder / IDENTITY
     try:
-        found = read_json(begun if begun.exists() else folder / METRICS)
-        return run_identity(found["settings"], found["data"]["digest"], found["source_digest"])
+        found = read_json(started if started.exists() else folder / METRICS)
+        return make_identity(found["settings"], found["data"]["digest"], found["source_digest"])
     except (InputError, KeyError, TypeError):
         return None
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run ended there: its metrics are written last, then its checkpoint goes."""
+    """Whether a run finished there: it writes its metrics last, then deletes its checkpoint."""
     return (folder / METRICS).exists() and not (folder / IDENTITY).exists()
 
 
-def newest_run(runs: Path = RUNS) -> Path:
-    """The finished run below `runs` that ended last; InputError if there is none."""
+def find_newest_run(runs: Path = RUNS) -> Path:
+    """The run below `runs` that finished last; InputError if there is none."""
     finished = [path for path in runs.glob("*") if is_finished(path)]
     if not finished:
         raise InputError(f"{runs} holds no finished run: make one with python -m digitkaggle")
     return max(finished, key=lambda folder: (folder / METRICS).stat().st_mtime)
 
 
-def differences(found: Identity, asked: Identity) -> str:
-    """What tells two runs apart, in words: settings by name and value, other data, other code."""
-    there, here = found["settings"], asked["settings"]
+def describe_differences(found: Identity, wanted: Identity) -> str:
+    """How two runs differ: settings by name and value, data, code."""
+    there, here = found["settings"], wanted["settings"]
     parts = [
         f"{name} {there.get(name)} there, {here.get(name)} here"
         for name in dict.fromkeys([*here, *there])
         if there.get(name) != here.get(name)
     ]
-    parts += ["made from other data"] * (found["data"] != asked["data"])
-    parts += ["made by another version of the code"] * (found["source"] != asked["source"])
+    if found["data"] != wanted["data"]:
+        parts.append("made from other data")
+    if found["source"] != wanted["source"]:
+        parts.append("made by another version of the code")
     return "; ".join(parts)
 
 
 @contextlib.contextmanager
-def claimed_folder(
-    identity: Identity, default: Path, named: Path | None, *, fresh: bool
+def lock_run_folder(
+    identity: Identity, default: Path, explicit: Path | None, *, fresh: bool
 ) -> Iterator[Path]:
-    """The named folder, or the first free one of `default`, `default-2`, ...; locked meanwhile.
+    """The explicit folder, or the first free one of `default`, `default-2`, ..., while locked.
 
     Raises:
-        InputError: the named folder holds another run; somebody else is at work in it, or on this
-            very run; or it cannot be made.
+        InputError: the explicit folder holds another run; another process works in it, or on this
+            same run; or it cannot be created.
     """
     numbered = (default.with_name(f"{default.name}-{number}") for number in itertools.count(2))
-    for folder in [named] if named else itertools.chain([default], numbered):
+    for folder in [explicit] if explicit else itertools.chain([default], numbered):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock", timeout=0):
-                found = identity_in(folder)
+                found = read_identity(folder)
                 empty = not any((folder / name).exists() for name in RESULTS)
-                if empty or found == identity or (named and fresh):
+                if empty or found == identity or (explicit and fresh):
                     yield folder
                     return
         except Timeout:
-            if named or identity_in(folder) == identity:
-                advice = "let it end, or choose another --out"
-                raise InputError(f"another run is at work in {folder}: {advice}") from None
+            if explicit or read_identity(folder) == identity:
+                advice = "let it finish, or choose another --out"
+                raise InputError(f"another run is working in {folder}: {advice}") from None
         except OSError as error:
-            reason, advice = error.strerror or error, "mind its rights, or choose another --out"
+            reason, advice = error.strerror or error, "check permissions, or choose another --out"
             raise InputError(f"{folder} cannot be used ({reason}): {advice}") from error
-    whose = f"another run ({differences(found, identity)})" if found else "what no run wrote"
-    raise InputError(f"{named} holds {whose}: choose another --out, or replace it by --fresh")
+    content = "files that no run wrote"
+    if found:
+        content = f"another run ({describe_differences(found, identity)})"
+    raise InputError(f"{explicit} holds {content}: choose another --out, or replace it by --fresh")
 
 
-def begin_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
-    """Make a folder this run's own: its checkpoint stays, unless `fresh`; another's goes."""
-    for name in (REPORT, MEMBERS, VALIDATION):  # of the run before; this one may have none
+def start_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
+    """Prepare a folder for this run: keep its own checkpoint unless `fresh`, delete another's."""
+    for name in (REPORT, MEMBERS, VALIDATION):  # of an earlier run; this one may write none
         (folder / name).unlink(missing_ok=True)
-    if fresh or identity_in(folder) != identity:
-        drop_checkpoint(folder)
+    if fresh or read_identity(folder) != identity:
+        delete_checkpoint(folder)
         write_json(folder / IDENTITY, identity | {"source_digest": identity["source"]["digest"]})
 
 
-def drop_checkpoint(folder: Path) -> None:
-    """Take the checkpoint away: the run is done, or starts anew."""
-    (folder / IDENTITY).unlink(missing_ok=True)  # first: what is left then counts for nothing
+def delete_checkpoint(folder: Path) -> None:
+    """Delete the checkpoint: the run is finished, or starts again."""
+    (folder / IDENTITY).unlink(missing_ok=True)  # first, so that the rest no longer counts
     shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The measurements: each returns plain numbers, and compares in turn what it compares."""
+"""The measurements: each returns plain numbers; whatever is compared is measured in turn."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitkaggle.core.augment import affine_matrices, augmented
-from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabelledImages
+from digitkaggle.core.augment import augment, build_affine_matrices
+from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.data import PIXEL_COLUMNS
-from digitkaggle.core.device import choose_compute
-from digitkaggle.core.settings import PRESETS, Settings
-from digitkaggle.core.training import make_step, network_input, start_training
+from digitkaggle.core.device import choose_compute, make_step
+from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings
+from digitkaggle.core.training import prepare_input, start_training
 from digitkaggle.runs.files import read_data
 
 MATRIX_SIZES = (512, 1024, 2048, 4096)
-GROWTH = (10_500, 21_000, 42_000, 168_000)
+GROWTH_SIZES = (10_500, 21_000, 42_000, 168_000)
 
 
-# Linux counts what the process was before its exec: a child of ours, which may be large, would be
-# as large. So a small process stands between.
-BETWEEN = """
+# Linux counts a process's memory from before its exec, so a child would count as large as this
+# process. A small process in between avoids that.
+MEASURE_CHILD = """
 import resource, subprocess, sys, time
 started = time.perf_counter()
 code = subprocess.call(sys.argv[2:])
@@ -45,17 +45,17 @@ sys.exit(code)
 
 
 def run_process(arguments: list[str]) -> tuple[float, float]:
-    """Seconds and peak memory in GB of one whole Python process; its failure is ours."""
+    """Seconds and peak memory, in GB, of a whole Python process; CalledProcessError if it fails."""
     with tempfile.NamedTemporaryFile() as measured:
         command = [sys.executable, *arguments]
-        subprocess.run([sys.executable, "-c", BETWEEN, measured.name, *command], check=True)
+        subprocess.run([sys.executable, "-c", MEASURE_CHILD, measured.name, *command], check=True)
         seconds, peak = map(float, Path(measured.name).read_text().split())
-    # Linux counts in KiB, macOS in bytes.
+    # Linux reports KiB, macOS bytes.
     return seconds, peak * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
-    """One whole run in a process of its own: accuracy, seconds, memory."""
+    """A whole run in a process of its own: accuracy, seconds, memory."""
     command = ["-m", "digitkaggle", "run", "--quiet", "--preset", preset, "--out", str(folder)]
     seconds, peak = run_process([*command, *flags])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -67,53 +67,62 @@ def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
     }
 
 
-def finish(device: torch.device) -> None:
-    """Wait for the device to be done."""
+def wait_for_device(device: torch.device) -> None:
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def best_matrix_product(compute: Compute) -> float:
-    """The most FLOP/s that a product of two square matrices reaches here."""
+def measure_matrix_product(compute: Compute) -> float:
+    """The most FLOP/s that a product of two square matrices reaches on this device."""
     best = 0.0
     on_gpu = compute.device.type == "cuda"
     for size in (*MATRIX_SIZES, 8192) if on_gpu else MATRIX_SIZES:
         left, right = (torch.randn(size, size).to(compute.device, compute.dtype) for _ in range(2))
-        seconds = fastest(lambda a=left, b=right: (a @ b, finish(compute.device)), repeats=8)
+        multiply = partial(multiply_matrices, left, right)
+        seconds = time_action(multiply, repeats=8)
         best = max(best, 2 * size**3 / seconds)
     return best
 
 
-def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -> dict[str, float]:
-    """FLOP/s of the training steps of a preset, against the best matrix product's just before.
+def multiply_matrices(left: torch.Tensor, right: torch.Tensor) -> None:
+    """Multiply two matrices, and wait for the product."""
+    left @ right
+    wait_for_device(left.device)
 
-    Only products count as work (convolutions and linear layers, forward and backward; not the
-    optimizer's), while the time is that of the whole step, augmentation and optimizer included.
+
+def measure_fraction(
+    settings: MemberSettings, compute: Compute, steps: int = 20
+) -> dict[str, float]:
+    """FLOP/s of training steps, and their fraction of the matrix product's, measured just before.
+
+    Only the products of convolutions and linear layers count as work, forward and backward. The
+    time is that of a whole step, with augmentation and optimizer.
     """
-    data = random_digits(settings.batch_size * 4).to(compute.device)
+    data = make_random_digits(settings.batch_size * 4).to(compute.device)
     training = start_training(settings, compute, len(data))
     training.network.train()
     indices = torch.arange(len(data), device=compute.device).split(settings.batch_size)
     piece = indices[0][: settings.piece_size or settings.batch_size]
     with FlopCounterMode(display=False) as counter:
-        images = network_input(data.images[piece], compute.memory_format)
+        images = prepare_input(data.images[piece], compute.memory_format)
         training.network(images).sum().backward()
     training.network.zero_grad()
     work = counter.get_total_flops() / len(piece) * settings.batch_size
-    product = best_matrix_product(compute)
+    product = measure_matrix_product(compute)
     batches, step = iter(indices * steps), make_step(training, data)
-    for _ in range(2):  # a recorded step is recorded the second time
+    for _ in range(2):  # a CUDA graph is recorded at the second step
         step(indices[0], IMAGE_SIZE)
-    # A GPU is given several steps at once, for it does them while the next are being told.
+    # Several steps at once, because a GPU computes one while the next ones are launched.
     together = 10 if compute.device.type == "cuda" else 1
 
-    def some_steps() -> None:
+    def train_steps() -> None:
         for _ in range(together):
             step(next(batches), IMAGE_SIZE)
-        finish(compute.device)
+        wait_for_device(compute.device)
 
     repeats = steps // together if settings.piece_size == 0 else 2
-    seconds = fastest(some_steps, repeats=repeats, pick=statistics.median) / together
+    seconds = time_action(train_steps, repeats=repeats, pick=statistics.median) / together
     return {
         "step_seconds": seconds,
         "flop_per_image": work / settings.batch_size,
@@ -123,67 +132,72 @@ def fraction_of_machine(settings: Settings, compute: Compute, steps: int = 20) -
     }
 
 
-def augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
-    """Microseconds an image of our augmentation and of scipy's, image by image, in turn.
+def measure_augmentation(settings: MemberSettings, images: torch.Tensor) -> dict[str, float]:
+    """Microseconds per image of our augmentation, and of scipy's image by image.
 
-    Both rotate, shift, zoom and shear at once, bilinearly. scipy's loop is what a reader would
-    write: one `affine_transform` an image.
+    Both rotate, shift, zoom and shear at once, bilinearly. The loop over scipy is what most people
+    would write: one `affine_transform` per image.
     """
     generator = torch.Generator().manual_seed(0)
-    batch = network_input(images[: settings.batch_size])
+    batch = prepare_input(images[: settings.batch_size])
     stack = batch.squeeze(1).numpy()
-    maps = affine_matrices(
+    matrices = build_affine_matrices(
         rotation=torch.full((len(batch),), 5.0),
         shift=torch.ones(len(batch), 2),
         zoom=torch.full((len(batch),), 1.05),
         shear=torch.full((len(batch),), 5.0),
     ).numpy()
 
-    def by_scipy() -> None:
-        for image, matrix in zip(stack, maps, strict=True):
+    def augment_by_scipy() -> None:
+        for image, matrix in zip(stack, matrices, strict=True):
             ndimage.affine_transform(image, matrix[:, :2], offset=matrix[:, 2], order=1)
 
-    ways = {
-        "ours_us": lambda: fastest(lambda: augmented(batch, settings, generator), repeats=10),
-        "scipy_us": lambda: fastest(by_scipy, repeats=2),
+    measurements = {
+        "ours_us_per_image": partial(
+            time_action, partial(augment, batch, settings, generator), repeats=10
+        ),
+        "scipy_us_per_image": partial(time_action, augment_by_scipy, repeats=2),
     }
-    return {name: 1e6 * taken / len(batch) for name, taken in in_turn(ways, 5).items()}
+    seconds = measure_in_turn(measurements, 5)
+    return {name: 1e6 * taken / len(batch) for name, taken in seconds.items()}
 
 
-def in_turn(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The median of the seconds that each way gives, so many times in turn."""
-    rows = [{name: seconds() for name, seconds in ways.items()} for _ in range(repeats)]
-    return {name: statistics.median(row[name] for row in rows) for name in ways}
+def measure_in_turn(measurements: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of each measurement's seconds, where all take turns."""
+    rows = [{name: measure() for name, measure in measurements.items()} for _ in range(repeats)]
+    return {name: statistics.median(row[name] for row in rows) for name in measurements}
 
 
-def loading(folder: Path, repeats: int = 5) -> dict[str, float]:
-    """Seconds from train.csv and test.csv to tensors, ours and by pandas' engines, in turn."""
+def measure_loading(folder: Path, repeats: int = 5) -> dict[str, float]:
+    """Seconds from train.csv and test.csv to tensors, with our reader and pandas' engines."""
 
-    def by_pandas(engine: str) -> None:
+    def read_by_pandas(engine: str) -> None:
         for name in ("train.csv", "test.csv"):
             table = pd.read_csv(folder / name, engine=engine)
             torch.from_numpy(table.to_numpy(dtype=np.uint8, copy=True))
 
     readers = {
-        "ours": lambda: read_data(folder),
-        "pandas, c": lambda: by_pandas("c"),
-        "pandas, pyarrow": lambda: by_pandas("pyarrow"),
+        "ours": partial(read_data, folder),
+        "pandas, c": partial(read_by_pandas, "c"),
+        "pandas, pyarrow": partial(read_by_pandas, "pyarrow"),
     }
-    ways = {name: partial(fastest, read, repeats=1) for name, read in readers.items()}
-    return in_turn(ways, repeats)
+    measurements = {name: partial(time_action, read, repeats=1) for name, read in readers.items()}
+    return measure_in_turn(measurements, repeats)
 
 
-def import_seconds(repeats: int = 5) -> dict[str, float]:
-    """Seconds of a Python process that imports us, and of one that imports torch, in turn."""
-    ways = {
+def measure_imports(repeats: int = 5) -> dict[str, float]:
+    """Seconds of a Python process that imports torch, and of one that imports the command line."""
+    measurements = {
         name: lambda name=name: run_process(["-c", f"import {name}"])[0]
-        for name in ("torch", "digitkaggle")
+        for name in ("torch", "digitkaggle.cli")
     }
-    return in_turn(ways, repeats)
+    return measure_in_turn(measurements, repeats)
 
 
-def growth(digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH) -> list[dict[str, float]]:
-    """One epoch of `fast` on more and more images (repeated): seconds and memory of each run."""
+def measure_growth(
+    digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH_SIZES
+) -> list[dict[str, float]]:
+    """An epoch of `fast` on more and more images (repeated): seconds and memory of each run."""
     rows = []
     for size in sizes:
         place = folder / f"growth-{size}"
@@ -198,22 +212,22 @@ def growth(digits: Digits, folder: Path, sizes: tuple[int, ...] = GROWTH) -> lis
 
 
 def write_table(path: Path, images: torch.Tensor, labels: torch.Tensor | None = None) -> None:
-    """Images (and labels) as a CSV in the competition's form."""
+    """Write images, and labels if given, as a CSV in the competition's format."""
     table = pd.DataFrame(images.flatten(1).numpy(), columns=PIXEL_COLUMNS)
     if labels is not None:
         table.insert(0, "label", labels.numpy())
     table.to_csv(path, index=False)
 
 
-def random_digits(count: int) -> LabelledImages:
-    """Noise in the form of digits: a step costs the same whatever it shows."""
+def make_random_digits(count: int) -> LabeledImages:
+    """Random pixels and labels, because the time of a step does not depend on the images."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 1, 28, 28), generator=generator).to(torch.uint8)
-    return LabelledImages(images, torch.randint(0, 10, (count,), generator=generator))
+    return LabeledImages(images, torch.randint(0, 10, (count,), generator=generator))
 
 
-def fastest(action: Callable[[], Any], *, repeats: int, pick: Callable = min) -> float:
-    """Seconds of the quickest of some repeats (or another pick), after one to warm up."""
+def time_action(action: Callable[[], Any], *, repeats: int, pick: Callable = min) -> float:
+    """Seconds of the fastest of N repeats, or of another pick; several follow one to warm up."""
     if repeats > 1:
         action()
     seconds = []
@@ -224,7 +238,7 @@ def fastest(action: Callable[[], Any], *, repeats: int, pick: Callable = min) ->
     return pick(seconds)
 
 
-def preset_compute(preset: str) -> tuple[Settings, Compute]:
-    """A preset and what it would train on here."""
+def prepare_preset(preset: str) -> tuple[MemberSettings, Compute]:
+    """The settings of a preset's first member, and the CPU in the form that suits it."""
     settings = PRESETS[preset]
-    return settings, choose_compute(settings, "cpu")
+    return derive_member_settings(settings, 1), choose_compute(settings, "cpu")

@@ -1,4 +1,4 @@
-"""An empty folder to work in, an account, and a server that stands in for Kaggle."""
+"""Fixtures: an empty working folder, an account, and a server that stands in for Kaggle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from digitkaggle.competition.client import Kaggle
 from digitkaggle.competition.kernel import push
 from digitkaggle.core.basics import logger
-from tests.competition.server import KEY, KaggleServer, zip_of
+from tests.competition.server import KEY, KaggleServer, make_zip
 
 SUBMISSION = "ImageId,Label\n" + "".join(f"{i},{i % 10}\n" for i in range(1, 28_001))
 METRICS = {
@@ -21,7 +21,7 @@ METRICS = {
     "validation": {"accuracy": 0.99625},
     "source_digest": "abcdef0123456789",
 }
-# Writes a kernel as the repository's own does, whose tests are elsewhere.
+# Writes a kernel as the repository's bundler does, which has its own tests.
 BUNDLE = """\
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def files(train_csv, test_csv) -> dict[str, str]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to work in, a home without an account, and Kaggle's variables unset."""
+    """An empty working folder, a home without an account, and no variables of Kaggle's."""
     monkeypatch.setattr(logger, "handlers", [])  # of other tests
     monkeypatch.setattr(logger, "propagate", True)  # to caplog
     for name in list(os.environ):
@@ -54,11 +54,11 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def kaggle(folder, files, monkeypatch):
-    """A server that stands in for Kaggle, an account there, and a quick pace."""
-    kaggle = KaggleServer(zip_of(files), SUBMISSION.encode())
+    """A server that stands in for Kaggle, an account there, and short pauses."""
+    server = KaggleServer(make_zip(files), SUBMISSION.encode())
     environment = {
         "KAGGLE_API_ENVIRONMENT": "LOCALHOST",
-        **dict.fromkeys(("http_proxy", "https_proxy"), kaggle.address),
+        **dict.fromkeys(("http_proxy", "https_proxy"), server.address),
         **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
         "KAGGLE_USERNAME": "anna",
         "KAGGLE_KEY": KEY,
@@ -67,13 +67,13 @@ def kaggle(folder, files, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(Kaggle, "pause", 0.02)
     monkeypatch.setattr(Kaggle, "time_limit", 5)
-    yield kaggle
-    kaggle.close()
+    yield server
+    server.close()
 
 
 @pytest.fixture
 def repository(folder):
-    """It holds what `push` needs of the repository."""
+    """A working folder with what `push` needs of the repository."""
     (folder / "kernel").mkdir()
     (folder / "kernel/bundle.py").write_text(BUNDLE)
     return folder
@@ -81,19 +81,19 @@ def repository(folder):
 
 @pytest.fixture
 def run(folder):
-    """A finished run whose submission is worth sending."""
-    run = folder / "runs/balanced"
-    run.mkdir(parents=True)
+    """A finished run with a valid submission."""
+    path = folder / "runs/balanced"
+    path.mkdir(parents=True)
     for name in ("model.pt", "history.csv", "probabilities.npy", "validation.npz"):
-        (run / name).write_bytes(b"")
-    (run / "submission.csv").write_text(SUBMISSION)
-    (run / "metrics.json").write_text(json.dumps(METRICS))
-    return run
+        (path / name).write_bytes(b"")
+    (path / "submission.csv").write_text(SUBMISSION)
+    (path / "metrics.json").write_text(json.dumps(METRICS))
+    return path
 
 
 @pytest.fixture
-def pushed(kaggle, repository, capsys):
-    """A kernel was pushed; Kaggle has run it."""
+def kaggle_after_push(kaggle, repository, capsys):
+    """Kaggle after a push, whose run is complete."""
     push()
     kaggle.states = ["COMPLETE"]
     capsys.readouterr()
@@ -101,8 +101,8 @@ def pushed(kaggle, repository, capsys):
 
 
 @contextlib.contextmanager
-def refused(kind: type[Exception], expected: str) -> Iterator[None]:
-    """Inside, an error of that kind is raised: one line that says this and not our key."""
+def expect_error(kind: type[Exception], expected: str) -> Iterator[None]:
+    """An error of this kind is raised inside: one line that contains this and not our key."""
     with pytest.raises(kind, match=re.escape(expected)) as caught:
         yield
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""All of Kaggle's ways to sign in; without one nothing is asked."""
+"""All of Kaggle's ways to sign in; without one no request is made."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from digitkaggle.competition.download import download
 from digitkaggle.competition.kernel import push
 from digitkaggle.competition.submit import submit
 from digitkaggle.core.basics import InputError
-from tests.competition.conftest import refused
+from tests.competition.conftest import expect_error
 from tests.competition.server import KEY
-from tests.conftest import contents
+from tests.conftest import read_folder
 
 JSON = json.dumps({"username": "anna", "key": KEY})
 OLD_JSON = json.dumps({"username": "anna", "key": "old"})
@@ -36,50 +36,50 @@ WAYS = {
 
 
 @pytest.fixture
-def nobody(kaggle, monkeypatch):
-    """No account."""
+def kaggle_without_account(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.delenv("KAGGLE_KEY")
     return kaggle
 
 
-def write_at_home(name: str, text: str) -> None:
+def write_in_home(name: str, text: str) -> None:
     path = Path.home() / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode("latin-1"))
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_all_of_kaggles_ways_to_sign_in_work(nobody, monkeypatch, way):
+def test_all_of_kaggles_ways_to_sign_in_work(kaggle_without_account, monkeypatch, way):
     for name, text in WAYS[way].items():
         if name.startswith("KAGGLE_"):
             monkeypatch.setenv(name, text.replace("~", str(Path.home())))
         else:
-            write_at_home(name, text)
+            write_in_home(name, text)
     download()
-    scheme, secret = nobody.headers[0]["Authorization"].split()
+    server = kaggle_without_account
+    scheme, secret = server.headers[0]["Authorization"].split()
     if "token" in way:
         assert (scheme, secret) == ("Bearer", "token-1")
     else:
         assert (scheme, base64.b64decode(secret).decode()) == ("Basic", f"anna:{KEY}")
     # The signed address is fetched without our credentials.
-    assert "Authorization" not in nobody.headers[nobody.calls.index("GET /data.zip")]
-    assert "kaggle" not in sys.modules  # whose import would sign in by itself, and print
+    assert "Authorization" not in server.headers[server.calls.index("GET /data.zip")]
+    assert "kaggle" not in sys.modules  # its import would sign in and print
 
 
 @pytest.mark.parametrize("command", [download, push, submit])
-def test_without_credentials_one_line_says_how_to_get_them_and_nothing_is_asked(
-    nobody, repository, run, command
+def test_without_credentials_one_line_says_how_to_get_them_and_no_request_is_made(
+    kaggle_without_account, repository, run, command
 ):
-    before = contents(repository)
-    with refused(InputError, "https://www.kaggle.com/settings"):
+    before = read_folder(repository)
+    with expect_error(InputError, "https://www.kaggle.com/settings"):
         command()
-    assert nobody.calls == []
-    assert contents(repository) == before
+    assert kaggle_without_account.calls == []
+    assert read_folder(repository) == before
 
 
 @pytest.mark.parametrize("text", ["", "[]", f'{{"key": "{KEY}"}}', f"{KEY}\xff"])
-def test_a_broken_kaggle_json_is_named_and_its_content_is_not_shown(nobody, text):
-    write_at_home(".kaggle/kaggle.json", text)
-    with refused(InputError, "kaggle.json"):
+def test_a_damaged_kaggle_json_is_named_and_its_content_is_not_shown(kaggle_without_account, text):
+    write_in_home(".kaggle/kaggle.json", text)
+    with expect_error(InputError, "kaggle.json"):
         download()

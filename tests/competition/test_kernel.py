@@ -1,4 +1,4 @@
-"""`push`: what is sent, what is refused before, and what Kaggle refuses."""
+"""`push`: what it sends, what it refuses to send, and what Kaggle refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from digitkaggle.competition.client import KaggleError
 from digitkaggle.competition.kernel import push
 from digitkaggle.competition.record import read_record
 from digitkaggle.core.basics import InputError
-from tests.competition.conftest import refused
+from tests.competition.conftest import expect_error
 
 METADATA = "kernel/kernel-metadata.json"
 SLUG = "anna/digitkaggle-digit-recognizer"
@@ -30,9 +30,9 @@ def test_push_sends_the_kernel_and_prints_its_address_and_version(kaggle, reposi
     assert json.loads((repository / METADATA).read_text())["id"] == SLUG
 
 
-def test_push_can_send_the_notebook_and_what_was_changed_in_the_metadata(kaggle, repository):
-    changed = {"id": "bert/mine", "title": "Mine", "is_private": False, "dataset_sources": ["x/y"]}
-    (repository / METADATA).write_text(json.dumps(changed))
+def test_push_can_send_the_notebook_and_sends_changed_metadata(kaggle, repository):
+    changes = {"id": "bert/mine", "title": "Mine", "is_private": False, "dataset_sources": ["x/y"]}
+    (repository / METADATA).write_text(json.dumps(changes))
     push(kind="notebook")
     sent = kaggle.pushes[0]
     assert (sent["slug"], sent["isPrivate"], sent["enableGpu"]) == ("bert/mine", False, True)
@@ -40,27 +40,28 @@ def test_push_can_send_the_notebook_and_what_was_changed_in_the_metadata(kaggle,
     script = (repository / "kernel/main.py").read_text()
     cell = {"cell_type": "code", "source": script}
     assert json.loads(sent["text"]) == {"cells": [cell]}
-    assert changed.items() <= json.loads((repository / METADATA).read_text()).items()
+    assert changes.items() <= json.loads((repository / METADATA).read_text()).items()
 
 
 BUNDLER = "kernel/bundle.py"
-REFUSES = 'import sys\nprint("error: no, thanks", file=sys.stderr)\nsys.exit(2)\n'
-REFUSED = [
+FAILING_BUNDLER = 'import sys\nprint("error: no, thanks", file=sys.stderr)\nsys.exit(2)\n'
+WRONG_FILES = [
     (METADATA, '{"enable_gpuu": true}', "'enable_gpuu'"),
     (METADATA, '{"enable_gpu": "true"}', "enable_gpu"),
     (METADATA, '{"title": "Another title"}', "another-title"),
-    (METADATA, "[]", f"{METADATA} is no JSON object"),
-    (BUNDLER, REFUSES, "no, thanks"),
+    (METADATA, '{"dataset_sources": [7]}', "dataset_sources"),
+    (METADATA, "[]", f"{METADATA} is not a JSON object"),
+    (BUNDLER, FAILING_BUNDLER, "no, thanks"),
     (BUNDLER, None, BUNDLER),
     ("runs/kaggle.json", '{"pushes": [', "kaggle.json"),
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "expected"), REFUSED)
-def test_what_is_wrong_is_refused_before_anything_is_sent(kaggle, repository, name, text, expected):
+@pytest.mark.parametrize(("name", "text", "expected"), WRONG_FILES)
+def test_a_wrong_file_is_refused_before_anything_is_sent(kaggle, repository, name, text, expected):
     (repository / "runs").mkdir()
     (repository / name).write_text(text) if text else (repository / name).unlink()
-    with refused(InputError, expected):
+    with expect_error(InputError, expected):
         push()
     assert kaggle.calls == []
 
@@ -68,7 +69,7 @@ def test_what_is_wrong_is_refused_before_anything_is_sent(kaggle, repository, na
 def test_push_without_an_owner_is_refused_until_the_file_names_one(kaggle, repository, monkeypatch):
     monkeypatch.delenv("KAGGLE_USERNAME")
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token-1")
-    with refused(InputError, f"{METADATA}: id has no owner"):
+    with expect_error(InputError, f"{METADATA}: id has no owner"):
         push()
     path = repository / METADATA
     path.write_text(path.read_text().replace("YOUR-KAGGLE-USERNAME", "anna"))
@@ -84,16 +85,16 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "expected"), REFUSALS)
-def test_a_refusal_inside_a_good_answer_is_a_failure(kaggle, repository, answer, expected):
-    kaggle.push_answer = answer
-    with refused(KaggleError, expected):
+@pytest.mark.parametrize(("response", "expected"), REFUSALS)
+def test_an_error_inside_a_successful_response_is_a_failure(kaggle, repository, response, expected):
+    kaggle.push_response = response
+    with expect_error(KaggleError, expected):
         push()
     assert read_record()["pushes"] == []
 
 
-def test_push_can_wait_for_the_end_and_an_earlier_runs_end_is_not_believed(pushed):
-    pushed.states = ["COMPLETE", "COMPLETE", "QUEUED", "RUNNING", "ERROR"]
-    pushed.failure = "out of time"
-    with refused(KaggleError, "out of time"):
+def test_push_can_wait_for_the_end_and_ignores_the_end_of_an_earlier_run(kaggle_after_push):
+    kaggle_after_push.states = ["COMPLETE", "COMPLETE", "QUEUED", "RUNNING", "ERROR"]
+    kaggle_after_push.failure_message = "out of time"
+    with expect_error(KaggleError, "out of time"):
         push(wait=True)

@@ -6,78 +6,91 @@ import pytest
 import torch
 
 from digitkaggle.core.networks import build_network
-from digitkaggle.core.prediction import predict_probabilities
+from digitkaggle.core.prediction import Model
 from digitkaggle.core.run import Member, run, train_member
-from digitkaggle.core.settings import member_settings
-from tests.core import CPU, same
+from digitkaggle.core.settings import derive_member_settings
+from tests.core import CPU, are_equal
 
 
 @pytest.fixture
 def three(quick_settings):
-    """Settings of three members on two folds, of whom the second erases squares."""
+    """Settings of three members on two folds, of which the second erases squares."""
     changes = {"members": 3, "validation_fraction": 0.5, "epochs": 1, "erasing": (0, 8)}
     return dataclasses.replace(quick_settings, **changes)
 
 
-def equal(first: Member, second: Member) -> bool:
-    """Whether two members say and hold the same, but for the time they took."""
+def are_same(first: Member, second: Member) -> bool:
+    """Whether two members are equal except for the time they took."""
     rows = [[{**row, "seconds": 0} for row in member.history] for member in (first, second)]
-    names = ("held_rows", "held_probabilities", "probabilities")
-    answers = [torch.equal(getattr(first, name), getattr(second, name)) for name in names]
-    return rows[0] == rows[1] and same(first.weights, second.weights) and all(answers)
+    names = ("held_out_rows", "held_out_probabilities", "probabilities")
+    pairs = [torch.equal(getattr(first, name), getattr(second, name)) for name in names]
+    return rows[0] == rows[1] and are_equal(first.weights, second.weights) and all(pairs)
 
 
-def test_members_in_whatever_order_they_arrive_give_the_same_result(few_digits, three):
+def test_the_result_does_not_depend_on_the_order_in_which_members_arrive(few_digits, three):
     plain = run(three, few_digits, CPU)
     assert [member.number for member in plain.members] == [1, 2, 3]
-    other = run(three, few_digits, CPU, each=lambda learn, numbers: map(learn, numbers[::-1]))
-    assert all(map(equal, plain.members, other.members))
+    other = run(
+        three, few_digits, CPU, map_members=lambda train_one, numbers: map(train_one, numbers[::-1])
+    )
+    assert all(map(are_same, plain.members, other.members))
     assert torch.equal(plain.probabilities, other.probabilities)
-    assert equal(train_member(2, three, few_digits, CPU), plain.members[1])
-    assert not same(plain.members[0].weights, plain.members[2].weights), "a seed of its own each"
-    fewer = run(three, few_digits, CPU, each=lambda learn, numbers: map(learn, [3, 1]))
-    assert all(map(equal, fewer.members, [plain.members[0], plain.members[2]]))
+    assert are_same(train_member(2, three, few_digits, CPU), plain.members[1])
+    assert not are_equal(plain.members[0].weights, plain.members[2].weights), (
+        "each has its own seed"
+    )
+    fewer = run(
+        three, few_digits, CPU, map_members=lambda train_one, numbers: map(train_one, [3, 1])
+    )
+    assert all(map(are_same, fewer.members, [plain.members[0], plain.members[2]]))
 
 
-def test_the_answers_are_those_of_the_members_weights_to_the_byte(few_digits, three):
+def test_the_members_weights_give_the_runs_probabilities_to_the_byte(few_digits, three):
     result, networks = run(three, few_digits, CPU), []
     for member in result.members:
-        networks.append(build_network(member_settings(three, member.number), torch.Generator()))
+        networks.append(
+            build_network(derive_member_settings(three, member.number), torch.Generator())
+        )
         networks[-1].load_state_dict(member.weights)
-        held_out = few_digits.train_images[member.held_rows]
-        answers = predict_probabilities(networks[-1:], held_out, CPU, three.views)
-        assert torch.equal(answers, member.held_probabilities)
-    together = predict_probabilities(networks, few_digits.test_images, CPU, three.views)
-    assert torch.equal(result.probabilities, together)
+        held_out = few_digits.train_images[member.held_out_rows]
+        probabilities = Model(networks[-1:], three, CPU).predict(held_out)
+        assert torch.equal(probabilities, member.held_out_probabilities)
+    probabilities = Model(networks, three, CPU).predict(few_digits.test_images)
+    assert torch.equal(result.probabilities, probabilities)
 
 
-def test_a_watch_wraps_the_epochs_of_every_member_and_may_end_a_training(few_digits, three):
-    seen = []
+def test_a_wrapper_around_every_members_epochs_may_end_a_training(few_digits, three):
+    rows = []
 
-    def watch(number, training, epochs):
+    def wrap_epochs(number, training, epochs):
         for row in epochs:
-            seen.append((number, row["epoch"], training.epoch))
+            rows.append((number, row["epoch"], training.epoch))
             training.epochs = 2
             yield row
 
     longer = dataclasses.replace(three, epochs=5, members=2)
-    result = run(longer, few_digits, CPU, watch=watch)
-    assert seen == [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)]
+    result = run(longer, few_digits, CPU, wrap_epochs=wrap_epochs)
+    assert rows == [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)]
     assert [(len(m.history), m.planned_epochs) for m in result.members] == [(2, 5), (2, 5)]
 
 
-def test_a_second_round_learns_from_test_images_as_the_first_names_them(few_digits, three):
+def test_a_second_round_trains_on_test_images_labeled_by_the_first_round(few_digits, three):
     plain = run(three, few_digits, CPU)
-    taught = run(dataclasses.replace(three, learn_from_test=True), few_digits, CPU)
-    assert all(map(equal, taught.teachers, plain.members))
-    assert [member.number for member in taught.members] == [4, 5, 6]
+    two_rounds = run(dataclasses.replace(three, learn_from_test=True), few_digits, CPU)
+    assert all(map(are_same, two_rounds.teachers, plain.members))
+    assert [member.number for member in two_rounds.members] == [4, 5, 6]
     settings = dataclasses.replace(three, learn_from_test=True)
-    student = train_member(5, settings, few_digits, CPU, test_answers=plain.probabilities)
-    assert equal(student, taught.members[1])
-    wrong = torch.full_like(plain.probabilities, 0.1)
-    assert not same(student.weights, train_member(5, three, few_digits, CPU).weights)
-    assert not same(
-        student.weights, train_member(5, three, few_digits, CPU, test_answers=wrong).weights
+    student = train_member(5, settings, few_digits, CPU, test_targets=plain.probabilities)
+    assert are_same(student, two_rounds.members[1])
+    uniform = torch.full_like(plain.probabilities, 0.1)
+    assert not are_equal(student.weights, train_member(5, three, few_digits, CPU).weights)
+    assert not are_equal(
+        student.weights, train_member(5, three, few_digits, CPU, test_targets=uniform).weights
     )
-    hurried = run(settings, few_digits, CPU, each=lambda learn, numbers: map(learn, [numbers[0]]))
-    assert [member.number for member in hurried.members] == [1], "no second round without a first"
+    short = run(
+        settings,
+        few_digits,
+        CPU,
+        map_members=lambda train_one, numbers: map(train_one, [numbers[0]]),
+    )
+    assert [member.number for member in short.members] == [1], "no second round without a first"

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitkaggle.core.basics import InputError
-from digitkaggle.core.settings import PRESETS, Settings, make_settings, member_settings
+from digitkaggle.core.settings import (
+    PRESETS,
+    MemberSettings,
+    Settings,
+    derive_member_settings,
+    make_settings,
+)
 
 
 def test_the_classic_preset_is_the_published_recipe():
@@ -35,20 +41,23 @@ def test_the_classic_preset_is_the_published_recipe():
         {"patience": 3, "validation_fraction": 0},
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_setting(changes):
+def test_a_wrong_value_is_an_error_that_names_the_setting(changes):
     with pytest.raises(InputError, match=next(iter(changes))):
         make_settings("fast", changes)
 
 
-def test_an_unknown_preset_is_refused_with_those_there_are():
+def test_an_unknown_preset_is_an_error_that_lists_the_presets():
     with pytest.raises(InputError, match="fast, balanced, best, record, classic"):
         make_settings("quick", {})
 
 
-def test_whoever_sets_epochs_gets_them_even_where_the_preset_asks_for_more_steps():
+def test_epochs_that_are_given_switch_minimum_steps_off_and_both_flags_say_so():
     assert PRESETS["balanced"].minimum_steps > 0
     assert make_settings("balanced", {"epochs": 1}).minimum_steps == 0
     assert make_settings("balanced", {"epochs": 1, "minimum_steps": 9}).minimum_steps == 9
+    meanings = {field.name: field.metadata["meaning"] for field in dataclasses.fields(Settings)}
+    assert "minimum_steps" in meanings["epochs"]
+    assert "epochs are given" in meanings["minimum_steps"]
 
 
 ANY_VALUE = st.one_of(
@@ -59,7 +68,7 @@ NAMES = [field.name for field in dataclasses.fields(Settings)][1:]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), ANY_VALUE, max_size=3))
-def test_any_values_either_make_settings_of_the_right_types_or_are_refused(changes):
+def test_any_values_make_settings_of_the_right_types_or_are_an_error(changes):
     try:
         settings = make_settings("fast", changes)
     except InputError:
@@ -68,10 +77,17 @@ def test_any_values_either_make_settings_of_the_right_types_or_are_refused(chang
         assert type(getattr(settings, name)) is type(value)
 
 
-def test_members_erase_squares_of_their_sizes_in_turn_and_each_a_seed_of_its_own():
+def test_each_member_has_its_own_seed_and_takes_its_turn_of_the_erased_squares():
     settings = make_settings("fast", {"members": 4, "seed": 7, "erasing": [0, 8, 11]})
-    members = [member_settings(settings, number) for number in range(1, 5)]
-    assert [one.erasing for one in members] == [(0,), (8,), (11,), (0,)]
-    assert [one.seed for one in members] == [7, 8, 9, 10]
-    last = member_settings(make_settings("fast", {"seed": 2**63 - 1}), 2)
+    members = [derive_member_settings(settings, number) for number in range(1, 5)]
+    assert [member.erasing for member in members] == [0, 8, 11, 0]
+    assert [member.seed for member in members] == [7, 8, 9, 10]
+    others = [dict(vars(member), seed=7, erasing=settings.erasing) for member in members]
+    assert all(other == vars(settings) for other in others)
+    last = derive_member_settings(make_settings("fast", {"seed": 2**63 - 1}), 2)
     assert last.seed == 0
+
+
+def test_a_runs_erasing_is_refused_as_a_members():
+    with pytest.raises(InputError, match="erasing is an integer"):
+        MemberSettings(erasing=(0, 8))

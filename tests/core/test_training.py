@@ -2,33 +2,43 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from digitkaggle.core.basics import Compute, Digits, LabelledImages, TrainingError
-from digitkaggle.core.settings import PRESETS, make_settings
-from digitkaggle.core.training import learning_rate_factor, loss_sum, start_training, train
-from tests.core import CPU, same
+from digitkaggle.core.basics import Compute, Digits, LabeledImages, TrainingError
+from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings, make_settings
+from digitkaggle.core.training import (
+    compute_loss_sum,
+    learning_rate_factor,
+    start_training,
+    train,
+)
+from tests.core import CPU, are_equal
 
-NOTHING = LabelledImages(torch.empty(0, 1, 28, 28), torch.empty(0))
-# Of validation, epoch by epoch: given, for which epoch is best must not hang on rounding.
+NO_IMAGES = LabeledImages(torch.empty(0, 1, 28, 28), torch.empty(0))
+# Of validation, epoch by epoch. Given, because rounding must not decide which epoch is best.
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.5, 0.4, 0.8]
 
 
-def started(digits: Digits, held: int = 100, compute: Compute = CPU, **changes):
-    """A small training that has not begun, its images, and those held out: the last so many."""
+def make_member(preset: str, changes: dict[str, object]) -> MemberSettings:
+    return derive_member_settings(make_settings(preset, changes), 1)
+
+
+def start_small(digits: Digits, held_out: int = 100, compute: Compute = CPU, **changes):
+    """A small training that has not begun, its images, and the last N images, held out."""
     small = {"widths": (4, 4, 4), "epochs": 3, "batch_size": 50}
-    parts = (digits.train_images, digits.train_labels)
-    data = LabelledImages(*(part[: len(part) - held] for part in parts))
-    held_out = LabelledImages(*(part[len(part) - held :] for part in parts))
-    settings = make_settings("fast", small | changes)
-    return start_training(settings, compute, len(data)), data, held_out
+    rows = len(digits.train_labels) - held_out
+    data = LabeledImages(digits.train_images[:rows], digits.train_labels[:rows])
+    rest = LabeledImages(digits.train_images[rows:], digits.train_labels[rows:])
+    settings = make_member("fast", small | changes)
+    return start_training(settings, compute, len(data)), data, rest
 
 
 @pytest.fixture
 def given_losses(monkeypatch):
-    """Validation gives `LOSSES`, whose least comes in epoch 4, and again in epoch 7."""
+    """Validation returns `LOSSES`, whose lowest comes in epoch 4, and again in epoch 7."""
 
     def validate(training, held_out):
         return LOSSES[training.epoch], 0.5
@@ -38,60 +48,62 @@ def given_losses(monkeypatch):
 
 @pytest.mark.usefixtures("given_losses")
 def test_the_best_weights_are_a_copy_of_those_of_the_epoch_with_the_lowest_loss(few_digits):
-    training, data, held_out = started(few_digits, epochs=8)
+    training, data, held_out = start_small(few_digits, epochs=8)
     weights = {}
     for row in train(training, data, held_out):
         weights[row["epoch"]] = copy.deepcopy(training.network.state_dict())
     assert [row["val_loss"] for row in training.history] == LOSSES
     assert (training.best_epoch, training.best_loss) == (4, 0.4)
-    assert same(training.best_network().state_dict(), weights[4])
-    assert not same(weights[4], weights[8])
+    assert are_equal(training.best_weights, weights[4])
+    assert not are_equal(weights[4], weights[8])
 
 
 @pytest.mark.usefixtures("given_losses")
-def test_patience_ends_a_training_after_so_many_epochs_without_a_lower_loss(few_digits):
-    training, data, held_out = started(few_digits, epochs=50, patience=3)
+def test_patience_ends_a_training_after_n_epochs_without_a_lower_loss(few_digits):
+    training, data, held_out = start_small(few_digits, epochs=50, patience=3)
     rows = list(train(training, data, held_out))
     assert (rows[-1]["epoch"], training.best_epoch) == (7, 4)
     assert list(train(training, data, held_out)) == [], "a resume must not train on"
 
 
-def test_a_plan_lowered_between_two_epochs_ends_the_training_there(few_digits):
-    training, data, held_out = started(few_digits, epochs=9)
+def test_a_plan_that_is_lowered_between_two_epochs_ends_the_training_there(few_digits):
+    training, data, held_out = start_small(few_digits, epochs=9)
     for _ in train(training, data, held_out):
         training.epochs = 2
     assert [row["epoch"] for row in training.history] == [1, 2]
-    # So does the schedule: the last of its eight steps lies 15/16 along.
+    # The schedule ends there too: its last of eight steps is 15/16 of the way.
     assert training.history[-1]["learning_rate"] == pytest.approx(0.1 * (1 - 15 / 16) / 0.75)
 
 
-@pytest.mark.parametrize("held_out", [None, NOTHING])
-def test_without_images_held_out_the_last_epoch_is_the_best(few_digits, held_out):
-    training, data, _ = started(few_digits, epochs=2, held=0)
+@pytest.mark.parametrize("held_out", [None, NO_IMAGES])
+def test_without_held_out_images_the_last_epoch_is_the_best(few_digits, held_out):
+    training, data, _ = start_small(few_digits, epochs=2, held_out=0)
     assert all(math.isnan(row["val_loss"]) for row in train(training, data, held_out))
     assert training.best_epoch == 2
-    assert same(training.best_weights, training.network.state_dict())
+    assert are_equal(training.best_weights, training.network.state_dict())
 
 
-def test_real_digits_are_learned(sample):
-    training, data, held_out = started(sample, 1000, widths=(8, 16, 16), epochs=4, batch_size=64)
+def test_a_small_network_learns_to_classify_real_digits(sample):
+    training, data, held_out = start_small(
+        sample, 1000, widths=(8, 16, 16), epochs=4, batch_size=64
+    )
     *_, last = train(training, data, held_out)
     assert last["val_accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("where", ["training", "validation"])
-def test_a_loss_that_is_no_number_is_a_training_error_that_says_when(few_digits, where):
-    training, *parts = started(few_digits)
+def test_a_loss_that_is_nan_is_a_training_error_that_names_the_epoch(few_digits, where):
+    training, *parts = start_small(few_digits)
     place = ["training", "validation"].index(where)
-    parts[place] = LabelledImages(parts[place].images * math.nan, parts[place].labels)
+    parts[place] = LabeledImages(parts[place].images * math.nan, parts[place].labels)
     with pytest.raises(TrainingError, match=r"epoch 1.*--learning-rate"):
         list(train(training, *parts))
 
 
-def test_a_batch_in_pieces_makes_the_same_step_as_the_whole(few_digits):
+def test_a_batch_in_pieces_makes_the_same_step_as_the_whole_batch(few_digits):
     changes = {"dropout": 0.0, "augmentation": "none", "epochs": 1}
-    settings = [make_settings("classic", changes | {"piece_size": size}) for size in (0, 64)]
-    data, rows = LabelledImages(few_digits.train_images, few_digits.train_labels), []
+    settings = [make_member("classic", changes | {"piece_size": size}) for size in (0, 64)]
+    data, rows = LabeledImages(few_digits.train_images, few_digits.train_labels), []
     whole, pieces = (start_training(one, CPU, 300) for one in settings)
     for training in (whole, pieces):
         rows += train(training, data, None)
@@ -103,40 +115,47 @@ def test_a_batch_in_pieces_makes_the_same_step_as_the_whole(few_digits):
 
 
 def test_the_softmax_head_applies_softmax_twice_and_bounds_the_loss():
-    sure = torch.full((1, 10), -1000.0)
-    sure[0, 3] = 1000.0
+    confident = torch.full((1, 10), -1000.0)
+    confident[0, 3] = 1000.0
+    classic = derive_member_settings(PRESETS["classic"], 1)
     for label, expected in [(3, 1.4612), (4, 2.4612)]:
-        loss = loss_sum(sure, torch.tensor([label]), PRESETS["classic"]).item()
+        loss = compute_loss_sum(confident, torch.tensor([label]), classic).item()
         assert loss == pytest.approx(expected, abs=1e-4)
 
 
-def test_one_cycle_climbs_to_the_peak_and_falls_to_nothing():
-    settings = make_settings("fast", {"warmup": 0.25})
+def test_one_cycle_climbs_to_the_peak_and_falls_to_zero_and_constant_stays_at_the_peak():
+    settings = make_member("fast", {"warmup": 0.25})
     factors = [learning_rate_factor(settings, done) for done in (0.0, 0.125, 0.25, 0.625, 1.0)]
     assert factors == pytest.approx([0, 0.5, 1, 0.5, 0])
-    assert learning_rate_factor(make_settings("fast", {"warmup": 0}), 0.5) == 0.5
-    assert learning_rate_factor(PRESETS["classic"], 0.9) == 1
+    assert learning_rate_factor(make_member("fast", {"warmup": 0}), 0.5) == 0.5
+    assert learning_rate_factor(make_member("classic", {}), 0.9) == 1
 
 
-def test_few_images_get_as_many_epochs_as_their_steps_need_within_reason():
-    settings = make_settings("fast", {"minimum_steps": 400, "batch_size": 10})
+def test_an_unknown_schedule_is_an_error():
+    settings = SimpleNamespace(**vars(PRESETS["fast"]) | {"schedule": "cosine"})
+    with pytest.raises(ValueError, match="no schedule 'cosine'"):
+        learning_rate_factor(settings, 0.5)
+
+
+def test_few_images_get_as_many_epochs_as_the_steps_need_but_at_most_a_hundred():
+    settings = make_member("fast", {"minimum_steps": 400, "batch_size": 10})
     plans = [start_training(settings, CPU, images).epochs for images in (5, 95, 100_000)]
     assert plans == [100, 40, 3]
 
 
-def test_every_image_is_seen_once_an_epoch_and_images_grow(few_digits, monkeypatch):
-    seen, sizes = [], []
+def test_every_image_is_used_once_per_epoch_and_images_grow(few_digits, monkeypatch):
+    used, sizes = [], []
 
     def train_batch(training, data, batch, size):
-        seen.extend(batch.tolist())
+        used.extend(batch.tolist())
         sizes.append(size)
         return torch.ones(2)
 
-    monkeypatch.setattr("digitkaggle.core.training.train_batch", train_batch)
-    training, data, held_out = started(few_digits, batch_size=70, image_sizes=(16, 20, 28))
+    monkeypatch.setattr("digitkaggle.core.device.train_batch", train_batch)
+    training, data, held_out = start_small(few_digits, batch_size=70, image_sizes=(16, 20, 28))
     list(train(training, data, held_out))
     assert sizes == [16] * 3 + [20] * 3 + [28] * 3
-    epochs = [seen[:200], seen[200:400], seen[400:]]
+    epochs = [used[:200], used[200:400], used[400:]]
     assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
@@ -144,7 +163,7 @@ def test_every_image_is_seen_once_an_epoch_and_images_grow(few_digits, monkeypat
 def test_half_precision_scales_the_loss_and_survives_an_overflow(few_digits):
     half = Compute(torch.device("cpu"), torch.float16, "for tests")
     changes = {"widths": (8, 8, 8), "epochs": 6, "batch_size": 20, "image_sizes": (28,)}
-    training, data, held_out = started(few_digits, compute=half, **changes)
+    training, data, held_out = start_small(few_digits, compute=half, **changes)
     assert training.scaler.is_enabled()
     training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     rows = list(train(training, data, held_out))

@@ -1,4 +1,4 @@
-"""The drawing page in a real browser: Debian's chromium, or whichever CHROMIUM names."""
+"""The drawing page in a real browser: Debian's chromium, or the one that CHROMIUM names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 @pytest.fixture(scope="module")
 def address(trained) -> Iterator[str]:
-    """Where the page is served, by the command as a user gives it."""
+    """The address of the page, served by the command that a user runs."""
     pytest.importorskip("gradio", reason="Gradio is not installed: make test-browser installs it")
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "digitkaggle", "demo", trained, "--port", "0"],
@@ -47,23 +47,23 @@ def browser():
     program = next(filter(None, map(shutil.which, names)), None)
     if program is None:
         pytest.skip("there is no chromium here: install it, or name one in CHROMIUM")
-    with playwright.sync_playwright() as started:
+    with playwright.sync_playwright() as engines:
         # As root, as in a container, chromium runs only without its sandbox.
         options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        chromium = started.chromium.launch(executable_path=program, args=options)
+        chromium = engines.chromium.launch(executable_path=program, args=options)
         yield chromium
         chromium.close()
 
 
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desktop", "phone"])
 def page(browser, address, request):
-    """The page, open; what its console says and what it asks for are collected."""
+    """The page, open; its console messages and the addresses it requests are collected."""
     width, scheme = request.param
     opened = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme)
-    opened.faults = []
+    opened.errors = []
     opened.addresses = []
-    opened.on("console", lambda message: opened.faults.append(message.text))
-    opened.on("pageerror", lambda error: opened.faults.append(str(error)))
+    opened.on("console", lambda message: opened.errors.append(message.text))
+    opened.on("pageerror", lambda error: opened.errors.append(str(error)))
     opened.on("request", lambda request: opened.addresses.append(request.url))
     opened.goto(address)
     opened.wait_for_selector("canvas")
@@ -80,7 +80,7 @@ def draw(page, digit: int) -> None:
         for point in points[1:]:
             page.mouse.move(*point, steps=2)
         page.mouse.up()
-    # The answer to the last mark, not to one on the way.
+    # The prediction after the last mark, not after an earlier one.
     page.wait_for_function("() => document.querySelector('.desk').dataset.state === 'answered'")
 
 
@@ -88,40 +88,40 @@ def clear(page) -> None:
     page.get_by_role("button", name="Clear").click()
 
 
-def test_ten_drawn_digits_are_named_with_shares_and_nothing_leaves_this_machine(page):
-    said = {}
+def test_ten_drawn_digits_are_predicted_with_probabilities_and_nothing_leaves_this_machine(page):
+    predicted = {}
     for digit in STROKES:
         draw(page, digit)
-        said[digit] = page.locator(".digit").inner_text()
-        shares = [float(text.split()[0]) for text in page.locator(".percent").all_inner_texts()]
-        assert len(shares) == 10
-        assert sum(shares) == pytest.approx(100, abs=0.6)
+        predicted[digit] = page.locator(".digit").inner_text()
+        texts = page.locator(".percent").all_inner_texts()
+        assert len(texts) == 10
+        assert sum(float(text.split()[0]) for text in texts) == pytest.approx(100, abs=0.6)
         assert page.locator(".seen").evaluate("image => image.naturalWidth") == 28
         clear(page)
         assert not page.locator(".seen").is_visible()
-    assert sum(said[digit] == str(digit) for digit in said) >= 9, said
-    here = re.compile(r"(data|blob):|https?://127\.0\.0\.1[:/]")
-    assert [address for address in page.addresses if not here.match(address)] == []
-    assert page.faults == []
+    assert sum(predicted[digit] == str(digit) for digit in predicted) >= 9, predicted
+    local = re.compile(r"(data|blob):|https?://127\.0\.0\.1[:/]")
+    assert [address for address in page.addresses if not local.match(address)] == []
+    assert page.errors == []
 
 
-def ink_on(page) -> int:
+def count_ink(page) -> int:
     return page.locator("canvas").evaluate(
         "c => c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter(v => v).length"
     )
 
 
-def test_clear_takes_drawing_and_answer_away_by_mouse_and_by_keyboard(page):
-    for how in (lambda: clear(page), lambda: page.keyboard.press("Escape")):
+def test_clear_removes_drawing_and_prediction_by_mouse_and_by_keyboard(page):
+    for clear_page in (lambda: clear(page), lambda: page.keyboard.press("Escape")):
         draw(page, 5)
-        assert ink_on(page) > 0
-        how()
-        assert ink_on(page) == 0
+        assert count_ink(page) > 0
+        clear_page()
+        assert count_ink(page) == 0
         assert page.locator(".digit").inner_text() == ""
         assert "Nothing is drawn yet" in page.locator(".words").inner_text()
-    assert page.faults == []
+    assert page.errors == []
 
 
-def test_the_page_fits_its_window_and_lies_on_one_screen_of_a_desk(page):
+def test_the_page_is_not_wider_than_its_window(page):
     widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert widths[0] <= widths[1]

@@ -1,4 +1,4 @@
-"""The kernel as Kaggle runs it: with nothing of ours installed."""
+"""The kernel as Kaggle runs it: where the package is not installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = {
 QUICK = 'settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64})'
 
 
-def on_kaggle(
+def run_on_kaggle(
     python: object, kaggle: Path, *arguments: object, **variables: str
 ) -> subprocess.CompletedProcess:
     environment = {**os.environ, "DIGITKAGGLE_KAGGLE_ROOT": str(kaggle), "OMP_NUM_THREADS": "1"}
@@ -35,29 +35,35 @@ def on_kaggle(
     )
 
 
-def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities(
+def test_as_a_script_it_leaves_its_files_and_the_librarys_probabilities_and_digest(
     kernel_python, kaggle, tmp_path, quick_settings
 ):
     script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
-    done = on_kaggle(kernel_python, kaggle, "-W", "error", script, *QUICK_FLAGS, "--threads", 1)
+    done = run_on_kaggle(kernel_python, kaggle, "-W", "error", script, *QUICK_FLAGS, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
-    metrics = json.loads((kaggle / "working/metrics.json").read_text())
-    assert metrics["source_digest"] in Path(script).read_text()
     digits = read_data(kaggle / "input/competitions/digit-recognizer")
     folder = run_in_folder(quick_settings, digits, out=tmp_path / "library", threads=1)
-    if "KERNEL_PYTHON" not in os.environ:  # another version of torch may count otherwise
-        theirs = (kaggle / "working/probabilities.npy").read_bytes()
-        assert theirs == (folder / "probabilities.npy").read_bytes()
+    digests = [
+        json.loads((run / "metrics.json").read_text())["source_digest"]
+        for run in (kaggle / "working", folder)
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0] in Path(script).read_text()
+    if "KERNEL_PYTHON" not in os.environ:  # another version of torch may give other bytes
+        probabilities = (kaggle / "working/probabilities.npy").read_bytes()
+        assert probabilities == (folder / "probabilities.npy").read_bytes()
 
 
 def run_notebook(python: Path, kaggle: Path, tmp_path: Path) -> list[dict]:
-    """The notebook, quick, run by nbconvert with this Python as its kernel; what its cells show."""
+    """Run the notebook with quick settings by nbconvert, in this Python; return its outputs."""
     book = json.loads((REPOSITORY / "kernel/main.ipynb").read_text())
     assert not any(cell.get("outputs") for cell in book["cells"])
     for cell in book["cells"]:
-        lines = [QUICK + "\n" if li.startswith("settings = P") else li for li in cell["source"]]
-        cell["source"] = lines
+        cell["source"] = [
+            QUICK + "\n" if line.startswith("settings = PRESETS") else line
+            for line in cell["source"]
+        ]
     (tmp_path / "main.ipynb").write_text(json.dumps(book))
     kernels = tmp_path / "share/jupyter/kernels/kaggle"
     kernels.mkdir(parents=True)
@@ -67,21 +73,21 @@ def run_notebook(python: Path, kaggle: Path, tmp_path: Path) -> list[dict]:
     flags = ["--to=notebook", "--output=done", "--ExecutePreprocessor.kernel_name=kaggle"]
     command = [sys.executable, kaggle, "-m", "nbconvert", "--execute", *flags]
     jupyter = str(tmp_path / "share/jupyter")
-    done = on_kaggle(*command, tmp_path / "main.ipynb", JUPYTER_PATH=jupyter)
+    done = run_on_kaggle(*command, tmp_path / "main.ipynb", JUPYTER_PATH=jupyter)
     assert done.returncode == 0, done.stderr
     cells = json.loads((tmp_path / "done.ipynb").read_text())["cells"]
-    return [out for cell in cells for out in cell.get("outputs", [])]
+    return [output for cell in cells for output in cell.get("outputs", [])]
 
 
 def test_as_a_notebook_it_shows_pictures_below_its_cells(kernel_python, kaggle, tmp_path):
     outputs = run_notebook(kernel_python, kaggle, tmp_path)
-    assert sum("image/png" in out.get("data", {}) for out in outputs) == 9
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 9
     assert {path.name for path in (kaggle / "working").iterdir()} == FILES
 
 
-def test_without_data_it_says_where_it_looked(kernel_python, tmp_path):
+def test_without_data_its_error_names_the_place_that_it_searched(kernel_python, tmp_path):
     script = shutil.copy(REPOSITORY / "kernel/main.py", tmp_path / "script.py")
-    done = on_kaggle(kernel_python, tmp_path, script)
+    done = run_on_kaggle(kernel_python, tmp_path, script)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no data in")
     assert str(tmp_path / "input") in done.stderr

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from digitkaggle.core.settings import PRESETS
-from digitkaggle.report.compare import compare_runs, mcnemar
-from digitkaggle.report.figures import expected_calibration_error
+from digitkaggle.core.basics import Digits
+from digitkaggle.core.results import HeldOutPredictions
+from digitkaggle.core.settings import PRESETS, make_settings
+from digitkaggle.report.compare import compare_runs, compute_mcnemar
+from digitkaggle.report.figures import compute_calibration_error, plot_augmentation
 from digitkaggle.report.page import draw_figures, make_report
-from digitkaggle.runs.results import HeldOutAnswers, read_results
-from tests.conftest import changed_run
+from digitkaggle.runs.finished import read_run
+from tests.conftest import REPOSITORY, copy_run
 
 FIGURES = {
     *("curves", "confusion", "recall", "mistakes", "reliability", "augmentation"),
@@ -24,11 +27,11 @@ FIGURES = {
 
 
 class Page(html.parser.HTMLParser):
-    """A page's visible text, the names of its tags, what it loads, and its drawings."""
+    """A page's visible text, the names of its tags, what it loads, and its pictures."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.text, self.tags, self.links, self.drawings = "", [], [], {}
+        self.text, self.tags, self.links, self.pictures = "", [], [], {}
         self.source = path.read_text(encoding="utf-8")
         self.feed(self.source)
         self.text = " ".join(self.text.split())
@@ -41,26 +44,26 @@ class Page(html.parser.HTMLParser):
         values = dict(attributes)
         self.links += [values[name] for name in ("src", "href", "xlink:href") if name in values]
         if tag == "img":
-            self.drawings[values["alt"]] = base64.b64decode(values["src"].split(",")[1])
+            self.pictures[values["alt"]] = base64.b64decode(values["src"].split(",")[1])
 
 
 @pytest.fixture
-def copy(trained, tmp_path) -> Path:
-    return changed_run(trained, tmp_path / "run")
+def finished_run(trained_run, tmp_path) -> Path:
+    return copy_run(trained_run, tmp_path / "run")
 
 
-def metrics_of(folder: Path) -> dict:
+def read_metrics(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def drawn_in(folder: Path) -> set[str]:
+def list_figures(folder: Path) -> set[str]:
     return {path.stem for path in (folder / "figures").glob("*.png")}
 
 
-def as_ensemble(folder: Path) -> Path:
-    """Make of a run's folder what one of three equal members leaves."""
-    best = metrics_of(folder)["best_epoch"]
-    ensemble = changed_run(folder, folder.parent / "ensemble", best_epoch=[best] * 3)
+def make_ensemble(folder: Path) -> Path:
+    """A run's folder changed as if three equal members had left it."""
+    best_epochs = [read_metrics(folder)["best_epoch"]] * 3
+    ensemble = copy_run(folder, folder.parent / "ensemble", best_epoch=best_epochs)
     history = pd.read_csv(folder / "history.csv")
     members = [history.assign(member=number) for number in (1, 2, 3)]
     pd.concat(members).to_csv(ensemble / "history.csv", index=False)
@@ -68,149 +71,171 @@ def as_ensemble(folder: Path) -> Path:
     digits[2, :100] += 1
     np.savez(ensemble / "members.npz", digits=digits)
     with np.load(folder / "validation.npz") as arrays:
-        members = np.arange(len(arrays["row"])) % 3 + 1
-        np.savez(ensemble / "validation.npz", **(dict(arrays) | {"member": members}))
+        number = np.arange(len(arrays["row"])) % 3 + 1
+        np.savez(ensemble / "validation.npz", **(dict(arrays) | {"member": number}))
     return ensemble
 
 
-def holding_nothing_out(folder: Path) -> Path:
-    """Make of a run's folder what one that trained on all images leaves."""
-    run = changed_run(folder, folder.parent / "all-images", validation=None)
+def make_run_without_validation(folder: Path) -> Path:
+    """A run's folder changed as if it had trained on all images."""
+    run = copy_run(folder, folder.parent / "all-images", validation=None)
     (run / "validation.npz").unlink()
     history = pd.read_csv(run / "history.csv").assign(val_loss=np.nan, val_accuracy=np.nan)
     history.to_csv(run / "history.csv", index=False)
     return run
 
 
-def test_a_report_has_the_runs_numbers_and_all_figures(copy, sample):
-    page, metrics = Page(make_report(copy, sample)), metrics_of(copy)
-    assert drawn_in(copy) == FIGURES
+def test_a_report_shows_the_runs_numbers_and_all_figures(finished_run, sample):
+    page, metrics = Page(make_report(finished_run, sample)), read_metrics(finished_run)
+    assert list_figures(finished_run) == FIGURES
     for part in (
         f"{metrics['validation']['accuracy']:.2%} of 200 held",
-        "of the 1,000 test digits",
+        "of its 1,000 test digits",
         metrics["data"]["origin"],
         metrics["device"]["why"],
-        "61,050 numbers were learned",
+        "61,050 trained parameters",
         "muon_learning_rate",
         metrics["source_digest"],
     ):
         assert part in page.text
-    assert page.drawings.keys() == {name.replace("_", " ") for name in FIGURES}
-    wrong = (~read_results(copy).held_out.right).sum()
+    assert page.pictures.keys() == {name.replace("_", " ") for name in FIGURES}
+    errors = (~read_run(finished_run).held_out.correct).sum()
     texts = {
         name: [text.get_text() for text in figure.axes[0].texts]
-        for name, figure in draw_figures(read_results(copy), sample, PRESETS["fast"])
+        for name, figure in draw_figures(read_run(finished_run), sample, PRESETS["fast"])
     }
-    assert sum("is a " in text for text in texts["mistakes"]) == min(wrong, 40)
+    assert sum("is a " in text for text in texts["mistakes"]) == min(errors, 40)
     assert sum("or " in text for text in texts["least_certain"]) == 40
 
 
-def test_the_page_is_one_file_that_loads_nothing(copy, sample):
-    page = Page(make_report(copy, sample))
+def test_the_page_is_one_file_that_loads_nothing(finished_run, sample):
+    page = Page(make_report(finished_run, sample))
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert "script" not in page.tags
     assert "@import" not in page.source
     assert len(page.source) < 1_000_000
 
 
-def test_a_dark_page_inverts_the_drawings(copy):
-    page = Page(make_report(copy))
-    assert len(page.drawings) == 4
-    assert all(drawing.startswith(b"\x89PNG") for drawing in page.drawings.values())
+def test_a_dark_page_inverts_the_pictures(finished_run):
+    page = Page(make_report(finished_run))
+    assert len(page.pictures) == 4
+    assert all(picture.startswith(b"\x89PNG") for picture in page.pictures.values())
     dark = page.source.partition("prefers-color-scheme: dark")[2]
     assert ".chart img { filter: invert(1)" in dark
 
 
-def test_the_same_run_gives_the_same_page(copy, sample):
-    assert make_report(copy, sample).read_text() == make_report(copy, sample).read_text()
+def test_the_same_run_gives_the_same_page(finished_run, sample):
+    text = make_report(finished_run, sample).read_text()
+    assert make_report(finished_run, sample).read_text() == text
 
 
-def test_without_the_data_it_shows_no_images_and_says_so(copy):
-    page = Page(make_report(copy))
-    assert drawn_in(copy) == FIGURES - {"mistakes", "augmentation", "least_certain"}
+def test_without_the_data_it_shows_no_images_and_says_so(finished_run):
+    page = Page(make_report(finished_run))
+    assert list_figures(finished_run) == FIGURES - {"mistakes", "augmentation", "least_certain"}
     assert "images are left out" in page.text
 
 
-def test_what_stands_in_a_run_is_text_to_the_page(copy):
+def test_the_page_escapes_text_that_comes_from_the_run(finished_run):
     attack = "<script>alert(1)</script>"
-    metrics = metrics_of(copy)
+    metrics = read_metrics(finished_run)
     changes = {"settings": metrics["settings"] | {"preset": attack}, "warnings": [attack]}
     changes |= {"data": metrics["data"] | {"origin": attack}}
-    page = Page(make_report(changed_run(copy, copy.parent / attack.strip("</>"), **changes)))
+    folder = finished_run.parent / attack.strip("</>")
+    page = Page(make_report(copy_run(finished_run, folder, **changes)))
     assert "script" not in page.tags
     assert page.text.count(attack) >= 3
 
 
-def test_an_ensembles_report_adds_its_members_and_how_they_agree(copy, sample):
-    page = Page(make_report(as_ensemble(copy), sample))
+def test_an_ensembles_report_shows_its_members_and_their_agreement(finished_run, sample):
+    page = Page(make_report(make_ensemble(finished_run), sample))
     assert "3 networks were trained" in page.text
-    assert "On 90.00% of the test images all of them give the same answer" in page.text
+    assert "On 90.00% of the test images all members predict the same digit" in page.text
     assert "member 1 2 3 1 100.00% 100.00% 90.00%" in page.text
 
 
-def test_a_run_that_held_nothing_out_has_a_report_too(copy, sample):
-    run = holding_nothing_out(copy)
+def test_a_run_without_held_out_images_has_a_report(finished_run, sample):
+    run = make_run_without_validation(finished_run)
     page = Page(make_report(run, sample))
     assert "Trained on all images, none held out" in page.text
-    assert drawn_in(run) == FIGURES - {"confusion", "recall", "mistakes", "reliability"}
+    assert list_figures(run) == FIGURES - {"confusion", "recall", "mistakes", "reliability"}
 
 
-def test_a_run_of_version_0_1_has_a_report_too(copy, sample):
-    metrics = metrics_of(copy)
+def test_a_run_of_version_0_1_has_a_report(finished_run, sample):
+    metrics = read_metrics(finished_run)
     old = {"settings": metrics["settings"] | {"refit": True}, "network": ["layer output"]}
-    old |= {"refit": "trained anew", "time_budget": {"seconds": None, "cut": "2 of 3 epochs"}}
-    page = Page(make_report(changed_run(copy, copy.parent / "old", **old), sample))
-    assert "trained anew" in page.text
+    old |= {"time_budget": {"seconds": None, "cut": "2 of 3 epochs"}}
+    page = Page(make_report(copy_run(finished_run, finished_run.parent / "old", **old), sample))
     assert "Time budget 2 of 3 epochs" in page.text
 
 
-def test_settings_that_we_no_longer_take_cost_the_pages_network_alone(copy, sample):
-    settings = metrics_of(copy)["settings"] | {"network": "of another version"}
-    run = changed_run(copy, copy.parent / "strange", settings=settings)
+def test_unknown_settings_cost_only_the_network_and_the_augmented_images(finished_run, sample):
+    settings = read_metrics(finished_run)["settings"] | {"network": "of another version"}
+    run = copy_run(finished_run, finished_run.parent / "strange", settings=settings)
     page = Page(make_report(run, sample))
-    assert drawn_in(run) == FIGURES - {"augmentation"}
-    assert "The network" not in page.text
+    assert list_figures(run) == FIGURES - {"augmentation"}
+    assert "trained parameters" not in page.text
 
 
-def test_the_calibration_error_of_known_answers():
-    # 10 images, 80 % sure each: 8 right is calibrated, 5 right is off by 30 %.
+def test_the_calibration_error_of_known_predictions():
+    # Ten images at a confidence of 80 %: 8 correct is calibrated, 5 correct is off by 30 %.
     probabilities = np.full((10, 10), 0.2 / 9, dtype=np.float32)
     probabilities[:, 1] = 0.8
-    for right, error in ((8, 0), (5, 0.3)):
-        label = np.array([1] * right + [2] * (10 - right))
-        answers = HeldOutAnswers(np.arange(10), label, probabilities)
-        assert expected_calibration_error(answers) == pytest.approx(error, abs=1e-6)
+    for correct, error in ((8, 0), (5, 0.3)):
+        label = np.array([1] * correct + [2] * (10 - correct))
+        held_out = HeldOutPredictions(np.arange(10), label, probabilities)
+        assert compute_calibration_error(held_out) == pytest.approx(error, abs=1e-6)
 
 
-def test_mcnemars_test_counts_what_only_one_has_right():
-    # Of ten images that one alone has right, nine are the first one's: 2 (1 + 10) / 2^10.
-    right = np.array([True] * 9 + [False] + [True] * 5 + [False] * 5)
-    other = np.array([False] * 9 + [True] + [True] * 5 + [False] * 5)
-    only_one, only_other, p_value = mcnemar(right, other)
-    assert (only_one, only_other) == (9, 1)
+def test_the_augmented_images_of_an_erasing_preset_have_erased_squares():
+    white = torch.full((10, 1, 28, 28), 255, dtype=torch.uint8)
+    digits = Digits(white, torch.arange(10), white)
+    no_affine = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0}
+    figure = plot_augmentation(digits, make_settings("best", no_affine))
+    canvas = np.asarray(figure.axes[0].images[0].get_array())
+    # Below the images themselves, versions by members 1 to 5, of which 2 and 4 erase 7 x 7 pixels.
+    images = canvas.reshape(6, 32, 10, 32)[:, :28, :, 2:-2]
+    erased = (images == 0).sum(axis=(1, 3))
+    assert (erased[[0, 1, 3, 5]] == 0).all()
+    assert (erased[[2, 4]].max(axis=1) == 49).all()
+    assert (erased[[2, 4]].min(axis=1) == 0).all()  # only about half of the images lose a square
+
+
+def test_mcnemars_test_counts_images_that_only_one_classifies_correctly():
+    # Of ten images that only one classifies correctly, nine are the first one's: 2 (1 + 10) / 2^10.
+    first = np.array([True] * 9 + [False] + [True] * 5 + [False] * 5)
+    second = np.array([False] * 9 + [True] + [True] * 5 + [False] * 5)
+    only_first, only_second, p_value = compute_mcnemar(first, second)
+    assert (only_first, only_second) == (9, 1)
     assert p_value == pytest.approx(22 / 1024)
-    assert mcnemar(right, right) == (0, 0, 1.0)
+    assert compute_mcnemar(first, first) == (0, 0, 1.0)
 
 
-def test_runs_are_compared_on_the_images_that_both_held_out(copy, tmp_path):
-    settings = metrics_of(copy)["settings"] | {"seed": 9}
-    rival = changed_run(copy, copy.parent / "rival", settings=settings)
+def test_runs_are_compared_on_the_images_that_both_held_out(finished_run, tmp_path):
+    settings = read_metrics(finished_run)["settings"] | {"seed": 9}
+    rival = copy_run(finished_run, finished_run.parent / "rival", settings=settings)
     arrays = dict(np.load(rival / "validation.npz"))
-    right = read_results(copy).held_out.right.sum()
+    correct = read_run(finished_run).held_out.correct.sum()
     arrays["probabilities"] = np.roll(np.eye(10)[arrays["label"]], 1, axis=1)  # all wrong
     np.savez(rival / "validation.npz", **arrays)
-    text = compare_runs([copy, rival], tmp_path / "compare.png")
+    text = compare_runs([finished_run, rival], tmp_path / "compare.png")
     assert re.search(r"^seed +0 +9$", text, flags=re.MULTILINE)
     assert "batch_size" not in text
-    assert f"on 200 common images 0 right only in rival, {right} only in run: more than" in text
+    counts = f"0 are correct only in rival, {correct} only in run"
+    assert f"of 200 common images {counts}: significant" in text
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_runs_without_common_images_or_data_are_compared_by_their_accuracy(copy, tmp_path):
-    data = metrics_of(copy)["data"] | {"digest": "0" * 64}
-    elsewhere = changed_run(copy, copy.parent / "elsewhere", data=data)
-    runs = [copy, holding_nothing_out(copy), elsewhere, as_ensemble(copy)]
-    text = compare_runs(runs, tmp_path / "compare.png")
+def test_a_run_here_and_on_kaggle_have_the_same_source_digest(trained_run):
+    kernel = (REPOSITORY / "kernel/main.py").read_text()
+    found = re.search(r'^SOURCE_DIGEST = "(\w{64})"$', kernel, flags=re.MULTILINE)
+    assert read_metrics(trained_run)["source_digest"] == found[1]
+
+
+def test_runs_without_common_images_or_data_are_compared_by_their_accuracy(finished_run, tmp_path):
+    data = read_metrics(finished_run)["data"] | {"digest": "0" * 64}
+    elsewhere = copy_run(finished_run, finished_run.parent / "elsewhere", data=data)
+    all_images, ensemble = make_run_without_validation(finished_run), make_ensemble(finished_run)
+    text = compare_runs([finished_run, all_images, elsewhere, ensemble], tmp_path / "compare.png")
     assert "all-images against run: no common validation images" in text
     assert "elsewhere against run: other data" in text
-    assert "ensemble against run: on 200 common images 0 right only in ensemble" in text
+    assert "ensemble against run: of 200 common images 0 are correct only in ensemble" in text

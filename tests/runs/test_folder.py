@@ -8,12 +8,21 @@ import pytest
 from digitkaggle.core.basics import InputError
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs import folder as folders
-from digitkaggle.runs.folder import claimed_folder, newest_run, run_identity
+from digitkaggle.runs.folder import (
+    delete_checkpoint,
+    describe_differences,
+    find_newest_run,
+    is_finished,
+    lock_run_folder,
+    make_identity,
+    read_identity,
+    start_run,
+)
 from digitkaggle.runs.local import run_in_folder
-from tests.conftest import contents
+from tests.conftest import read_folder
 
-ONE = run_identity({"epochs": 2}, "data", "source")
-OTHER = run_identity({"epochs": 3}, "data", "source")
+ONE = make_identity({"epochs": 2}, "data", "source")
+OTHER = make_identity({"epochs": 3}, "data", "source")
 
 
 @pytest.fixture
@@ -26,23 +35,23 @@ def test_a_run_goes_into_its_presets_folder_and_another_beside_it(finished, few_
     assert str(finished) == "runs/fast"
     changed = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1, "batch_size": 64})
     assert str(run_in_folder(changed, few_digits, threads=1)) == "runs/fast-2"
-    assert newest_run(folders.RUNS).name == "fast-2"
+    assert find_newest_run(folders.RUNS).name == "fast-2"
 
 
-def test_a_finished_run_is_not_done_again_unless_fresh(finished, few_digits, quick_settings):
-    before = contents(finished)
+def test_a_finished_run_is_not_trained_again_unless_fresh(finished, few_digits, quick_settings):
+    before = read_folder(finished)
     assert run_in_folder(quick_settings, few_digits) == finished
-    assert contents(finished) == before
+    assert read_folder(finished) == before
     run_in_folder(quick_settings, few_digits, fresh=True, threads=1)
-    assert contents(finished).keys() == before.keys()
+    assert read_folder(finished).keys() == before.keys()
 
 
-def test_a_named_folder_of_another_run_is_refused_with_what_differs(finished, few_digits):
+def test_an_explicit_folder_with_another_run_is_refused_with_what_differs(finished, few_digits):
     changed = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1, "batch_size": 64})
-    before = contents(finished)
+    before = read_folder(finished)
     with pytest.raises(InputError, match="epochs 2 there, 1 here"):
         run_in_folder(changed, few_digits, out=finished)
-    assert contents(finished) == before
+    assert read_folder(finished) == before
 
 
 @pytest.mark.parametrize("name", ["submission.csv", "model.pt", "checkpoint/run.json"])
@@ -55,30 +64,55 @@ def test_files_that_no_run_wrote_are_not_overwritten(tmp_path, few_digits, quick
     assert path.read_text() == "precious"
 
 
-def test_a_folder_that_is_at_work_is_refused_or_passed_over(tmp_path):
-    with claimed_folder(ONE, tmp_path / "run", None, fresh=False) as first:
-        with claimed_folder(OTHER, tmp_path / "run", None, fresh=False) as second:
+def test_a_folder_where_a_run_is_working_is_refused_or_the_next_one_is_taken(tmp_path):
+    with lock_run_folder(ONE, tmp_path / "run", None, fresh=False) as first:
+        with lock_run_folder(OTHER, tmp_path / "run", None, fresh=False) as second:
             assert (first.name, second.name) == ("run", "run-2")
         with (
-            pytest.raises(InputError, match="at work"),
-            claimed_folder(OTHER, tmp_path, first, fresh=True),
+            pytest.raises(InputError, match="another run is working in"),
+            lock_run_folder(OTHER, tmp_path, first, fresh=True),
         ):
             pass
 
 
 @pytest.mark.parametrize("place", ["file", "/proc/none"])
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path, few_digits, quick_settings, place):
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path, few_digits, quick_settings, place):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=place):
         run_in_folder(quick_settings, few_digits, out=tmp_path / place)
 
 
-def test_no_finished_run_is_said(tmp_path):
+def test_without_a_finished_run_there_is_no_newest_one(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
-        newest_run(tmp_path)
+        find_newest_run(tmp_path)
 
 
-def test_members_leave_their_answers_and_a_run_on_all_images_no_validation(tmp_path, few_digits):
+def test_runs_differ_by_settings_data_and_code():
+    assert describe_differences(ONE, ONE) == ""
+    assert describe_differences(ONE, OTHER) == "epochs 2 there, 3 here"
+    text = describe_differences(ONE, make_identity({"epochs": 2, "seed": 7}, "others", "newer"))
+    assert text == (
+        "seed None there, 7 here; made from other data; made by another version of the code"
+    )
+
+
+def test_a_started_run_keeps_its_checkpoint_until_it_is_fresh_or_another(tmp_path):
+    part = tmp_path / folders.CHECKPOINT / "training-0001.pt"
+    start_run(tmp_path, ONE, fresh=False)
+    assert read_identity(tmp_path) == ONE
+    for identity, fresh, kept in ((ONE, False, True), (ONE, True, False), (OTHER, False, False)):
+        part.write_bytes(b"an epoch")
+        start_run(tmp_path, identity, fresh=fresh)
+        assert part.exists() == kept
+        assert read_identity(tmp_path) == identity
+    delete_checkpoint(tmp_path)
+    assert read_identity(tmp_path) is None
+    assert not is_finished(tmp_path)
+
+
+def test_members_leave_their_predictions_and_a_run_on_all_images_leaves_no_validation(
+    tmp_path, few_digits
+):
     changes = {"widths": (4, 4, 4), "epochs": 1, "members": 2, "validation_fraction": 0}
     run_in_folder(make_settings("fast", changes), few_digits, out=tmp_path, threads=1)
     assert np.load(tmp_path / "members.npz")["digits"].shape == (2, 50)

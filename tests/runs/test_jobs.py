@@ -13,7 +13,7 @@ from digitkaggle.cli import main
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs.local import run_in_folder
 from tests.conftest import QUICK_FLAGS
-from tests.runs.test_resume import bytes_of, started, wait_for
+from tests.runs.test_resume import read_results, start_process, wait_for
 
 CHANGES = {
     "widths": (4, 4, 4),
@@ -25,7 +25,7 @@ CHANGES = {
 SETTINGS = make_settings("fast", CHANGES)
 
 
-def children(parent: int) -> list[int]:
+def find_workers(parent: int) -> list[int]:
     """Processes of a parent that train: they hold much memory."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -42,10 +42,10 @@ def test_two_jobs_give_the_bytes_of_one(tmp_path, few_digits):
     for jobs in (1, 2):
         out = tmp_path / str(jobs)
         run_in_folder(SETTINGS, few_digits, out=out, jobs=jobs, threads=1)
-    assert bytes_of(tmp_path / "1") == bytes_of(tmp_path / "2")
+    assert read_results(tmp_path / "1") == read_results(tmp_path / "2")
 
 
-BY_THREADS = """
+MEMBERS_IN_THREADS = """
 import joblib, sys
 from digitkaggle.cli import main
 with joblib.parallel_config("threading"):
@@ -53,37 +53,38 @@ with joblib.parallel_config("threading"):
 """
 
 
-def test_where_joblib_runs_members_in_this_process_it_lives_on(tmp_path, data_folder):
+def test_a_process_in_which_joblib_itself_trains_members_is_not_ended(tmp_path, data_folder):
     flags = [*QUICK_FLAGS, "--members", "2", "--jobs", "2", "--threads", "1"]
-    command = [sys.executable, "-c", BY_THREADS, *flags, "--data", data_folder, "--out", "run"]
+    command = [sys.executable, "-c", MEMBERS_IN_THREADS, *flags]
+    command += ["--data", data_folder, "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/submission.csv").exists()
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_the_run_and_the_same_command_goes_on(tmp_path, data_folder):
+def test_a_killed_worker_ends_the_run_and_the_same_command_resumes(tmp_path, data_folder):
     flags = ("--members", "4", "--jobs", "2")
-    process = started(tmp_path / "cut", data_folder, *flags)
+    process = start_process(tmp_path / "cut", data_folder, *flags)
     wait_for(tmp_path / "cut/checkpoint/training-0001.pt")
-    os.kill(children(process.pid)[0], signal.SIGKILL)
+    os.kill(find_workers(process.pid)[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert [line for line in errors.splitlines() if line.startswith("error: a worker died")]
     assert "Traceback" not in errors
-    again = started(tmp_path / "cut", data_folder, *flags)
+    again = start_process(tmp_path / "cut", data_folder, *flags)
     assert again.communicate(timeout=300)
     assert again.returncode == 0
-    whole = started(tmp_path / "whole", data_folder, "--members", "4")
+    whole = start_process(tmp_path / "whole", data_folder, "--members", "4")
     assert whole.communicate(timeout=300)
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    assert read_results(tmp_path / "cut") == read_results(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path, data_folder):
-    process = started(tmp_path / "cut", data_folder, "--members", "2", "--jobs", "2")
+    process = start_process(tmp_path / "cut", data_folder, "--members", "2", "--jobs", "2")
     wait_for(tmp_path / "cut/checkpoint/training-0001.pt")
-    workers = children(process.pid)
+    workers = find_workers(process.pid)
     assert workers
     process.kill()
     process.communicate(timeout=60)
@@ -103,10 +104,10 @@ def test_a_cluster_gives_the_bytes_of_one_process(tmp_path, few_digits):
         address = cluster.scheduler_address
         run_in_folder(SETTINGS, few_digits, out=out, cluster=address, threads=1)
     run_in_folder(SETTINGS, few_digits, out=tmp_path / "one", threads=1)
-    assert bytes_of(tmp_path / "cluster") == bytes_of(tmp_path / "one")
+    assert read_results(tmp_path / "cluster") == read_results(tmp_path / "one")
 
 
-def test_a_scheduler_that_is_not_there_is_an_error(tmp_path, data_folder, capsys):
+def test_a_scheduler_that_does_not_answer_is_an_error(tmp_path, data_folder, capsys):
     pytest.importorskip("distributed", reason="the extra cluster is not installed")
     flags = ["--data", str(data_folder), "--out", str(tmp_path / "out"), "--members", "2"]
     assert main([*flags, "--cluster", "tcp://127.0.0.1:9"]) == 2
