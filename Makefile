@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run tune report demo kernel download push status output submit test test-slow test-browser \
-	test-faults test-kaggle test-client test-gpu bench bench-gpu lint format clean
+.PHONY: help run tune report demo kernel download push status output submit test test-avx2 test-slow test-browser \
+	chromium test-faults test-kaggle test-client test-gpu bench bench-gpu lint format clean
 
 # The oldest versions on Kaggle's machines; an installed torch is kept here too.
 KAGGLE_PYTHON ?= $(PYTHON)
@@ -53,6 +53,10 @@ submit: $(VENV)/installed ## check and submit the newest submission (or FILE=...
 test: $(VENV)/installed-dev ## all tests except the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+test-avx2: $(VENV)/installed-dev ## test the core as on a processor without AVX-512
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+		$(BIN)/python -m pytest -n 2 --dist loadfile tests/core tests/runs $(ARGS)
+
 kernel: $(VENV)/installed ## write kernel/main.py and main.ipynb from digitkaggle/core
 	@$(BIN)/python kernel/bundle.py $(ARGS)
 
@@ -82,6 +86,10 @@ bench-gpu: $(VENV)/installed-bench ## measure every preset on a GPU
 
 test-browser: $(VENV)/installed-browser ## test the page in chromium, if there is one
 	$(BIN)/python -m pytest -m browser -rs $(ARGS)
+
+chromium: ## install a browser for test-browser, by apt as root, if there is none
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y chromium; }
 
 lint: $(VENV)/installed-dev ## check style and formatting
 	$(BIN)/ruff check .

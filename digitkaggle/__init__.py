@@ -19,7 +19,7 @@ _MODULES = {
     "core.training": ("start_training", "train"),
     "core.classic": ("select_training_images",),
     "report.page": ("make_report",),
-    "runs.files": ("read_data",),
+    "runs.data": ("read_data",),
     "runs.finished": ("FinishedRun", "load_model", "read_run"),
     "runs.local": ("run_in_folder",),
     "classifier": ("DigitClassifier",),

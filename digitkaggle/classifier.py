@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         """Train on images and their labels; where classes are too small, none is held out.
 
         Args:
-            X: n x side**2 or n x side x side, numbers from 0 to 1, 16 or 255; side from 8 to 64.
+            X: raw pixels from 0 to 1, 16 or 255 (scaling is done inside), as n x side**2,
+                n x side x side, or with an axis for the one channel; side from 8 to 64. Arrays,
+                data frames or torch tensors.
             y: n labels of any kind, of 2 to 10 classes.
 
         Raises:
@@ -74,7 +77,10 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
         if not 1 < len(self.classes_) <= CLASSES:
-            raise ValueError(f"2 to {CLASSES} classes are needed, not {len(self.classes_)} class")
+            ending = "es" * (len(self.classes_) != 1)
+            raise ValueError(
+                f"2 to {CLASSES} classes are needed, not {len(self.classes_)} class{ending}"
+            )
         self.scale_ = next((scale for scale in SCALES if X.max() <= scale), SCALES[-1])
         changes = {n: getattr(self, n) for n in SETTINGS if getattr(self, n) is not None}
         seed = int(check_random_state(self.random_state).randint(2**31))
@@ -109,13 +115,22 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """The logarithms of `predict_proba`."""
+        with np.errstate(divide="ignore"):  # the logarithm of 0 is -inf
+            return np.log(self.predict_proba(X))
+
     def prepare_images(self, X: np.ndarray) -> torch.Tensor:
         """Validated values, n x side**2, as images, uint8, n x 1 x 28 x 28."""
         side = round(X.shape[1] ** 0.5)
         if side**2 != X.shape[1] or side not in SIDES:
             raise ValueError(f"{X.shape[1]} pixels are not a square of 8 to 64 a side")
-        if X.min() < 0 or X.max() > self.scale_:
-            raise ValueError(f"pixels lie from {X.min():g} to {X.max():g}, not 0 to {self.scale_}")
+        if X.min() < 0 or X.max() > self.scale_ or has_unit_norm(X):
+            found = f"pixels lie from {X.min():g} to {X.max():g}, not 0 to {self.scale_}"
+            raise ValueError(f"{found}: give raw pixels; scaling is done inside")
+        if 0 < X.max() <= 1 < self.scale_:
+            message = f"pixels lie from 0 to {X.max():g}, but white was {self.scale_} in fit"
+            warnings.warn(f"{message}: give both on one scale", stacklevel=4)
         images = torch.from_numpy((X / self.scale_).astype(np.float32)).view(-1, 1, side, side)
         if side != IMAGE_SIZE:
             size = (IMAGE_SIZE, IMAGE_SIZE)
@@ -123,6 +138,18 @@ class DigitClassifier(ClassifierMixin, BaseEstimator):
         return images.mul(255).round().to(torch.uint8)
 
 
+def has_unit_norm(X: np.ndarray) -> bool:
+    """Whether scikit-learn's Normalizer made these rows, which no pixels would add up to."""
+    norms = np.linalg.norm(X.astype(np.float64), axis=1)
+    return len(X) > 1 and bool(np.allclose(norms, 1, atol=1e-6))
+
+
 def flatten_images(X: Any) -> Any:
-    """Images n x side x side as rows of pixels; anything else as it is."""
-    return X.reshape(len(X), -1) if getattr(X, "ndim", 2) == 3 else X
+    """Images n x side x side, with an axis for one channel or without, as rows of pixels."""
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+    if not isinstance(X, np.ndarray) or X.ndim < 3:
+        return X
+    if X.ndim == 4 and 1 not in (X.shape[1], X.shape[3]):
+        raise ValueError(f"images of shape {X.shape[1:]} are not gray: give one channel")
+    return X.reshape(len(X), -1) if X.ndim <= 4 else X

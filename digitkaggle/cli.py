@@ -22,15 +22,16 @@ from .competition.kernel import output, push, status
 from .competition.submit import submit
 from .core.basics import VERSION, InputError, logger
 from .core.console import configure_logging
-from .core.main import OneLineParser, add_run_arguments, settings_from_args
-from .core.results import write_file
+from .core.main import OneLineParser, add_run_arguments, in_notebook, settings_from_args
+from .core.results import MODEL, write_file
 from .core.settings import Settings
 from .demo.page import serve_page
-from .demo.predictions import format_predictions, predict_pictures, save_inputs
+from .demo.predictions import format_predictions, list_pictures, predict_pictures, save_inputs
 from .report.compare import compare_runs
 from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration
-from .runs.files import read_json, read_test_images
+from .runs.data import read_test_images
+from .runs.files import read_json
 from .runs.finished import describe_accuracy, find_digits_of_run, load_model, read_run
 from .runs.folder import REPORT, RUNS, find_newest_run
 from .runs.local import run_in_folder
@@ -47,11 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 a worker died (or an error of ours, which is raised), 2 wrong use or bad input, 3
     Kaggle or the network failed, 130 interrupted by Ctrl-C, 143 by SIGTERM.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = [] if in_notebook() else sys.argv[1:]
+    arguments = list(arguments)
     parser, commands = make_parser()
     if not arguments or arguments[0] not in {*commands, "-h", "--help", "--version"}:
         arguments.insert(0, "run")
-    signal.signal(signal.SIGTERM, interrupt)
+    earlier_handler = signal.signal(signal.SIGTERM, interrupt)
     gc.freeze()  # imported modules stay, so the garbage collector need not visit them again
     try:
         args = parser.parse_args(arguments)
@@ -63,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(line, file=sys.stderr)
         return code
+    finally:
+        signal.signal(signal.SIGTERM, earlier_handler)
     return 0
 
 
@@ -103,7 +108,18 @@ def apply_common_args(args: argparse.Namespace) -> None:
         value = getattr(args, name, None)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: must be at least 1")
-    torch.set_num_threads(getattr(args, "threads", None) or torch.get_num_threads())
+    cores = os.cpu_count() or 1
+    threads = getattr(args, "threads", None)
+    if threads and threads > 4 * cores:
+        raise InputError(f"--threads {threads}: this machine has {cores} cores; use fewer threads")
+    torch.set_num_threads(threads or count_default_threads())
+
+
+def count_default_threads() -> int:
+    """torch's own number of threads, but at most the cores that this process may use."""
+    from joblib import cpu_count  # a tenth of a second; it knows affinity and cgroup quotas
+
+    return max(1, min(torch.get_num_threads(), cpu_count()))
 
 
 def make_parser() -> tuple[OneLineParser, Sequence[str]]:
@@ -241,7 +257,8 @@ def handle_tune(args: argparse.Namespace) -> None:
 def handle_predict(args: argparse.Namespace) -> None:
     """Classify digits in pictures, or predict a test CSV again, with a saved model."""
     folder, *pictures = args.paths or [None]
-    if folder and not (folder.suffix == ".pt" or folder.is_dir()):
+    is_model = folder and (folder.suffix == ".pt" or (folder / MODEL).exists())
+    if folder and not is_model and not (args.data and folder.is_dir()):
         folder, pictures = None, args.paths
     if bool(pictures) == bool(args.data):
         raise InputError("name pictures, or a test.csv by --data: one of them")
@@ -254,14 +271,20 @@ def handle_predict(args: argparse.Namespace) -> None:
         write_file(out, f"ImageId,Label\n{text}".encode())
         logger.info("The predictions of %s are in %s.", folder, out)
         return
+    pictures = list_pictures(pictures)
     predictions = predict_pictures(pictures, model)
     if args.show:
         save_inputs(args.show, pictures, predictions)
     text = format_predictions(pictures, predictions, args.format)
     if args.out:
-        write_file(args.out, f"{text}\n".encode())
+        write_file(args.out, f"{text}\n".encode(errors="surrogateescape"))
     else:
         print(text)
+    if unreadable := [
+        str(p) for p, one in zip(pictures, predictions, strict=True) if one.unreadable
+    ]:
+        count = f"{len(unreadable)} of {len(pictures)} pictures cannot be read"
+        raise InputError(f"{count}: {', '.join(unreadable)[:300]}")
 
 
 def report_run(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from .core.basics import IMAGE_SIZE, Digits, InputError, logger
 from .core.split import split_indices
-from .runs.files import find_default_data, read_data
+from .runs.data import find_default_data, read_data
 
 NOTICE = """\
 ************************************************************************************

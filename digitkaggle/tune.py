@@ -23,7 +23,7 @@ from .runs.folder import describe_differences, make_identity
 try:
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.trial import TrialState
 except ImportError as error:
     advice = "make tune installs it, or pip install 'digitkaggle[tune]'"
@@ -114,7 +114,9 @@ def open_study(path: Path, base: Settings, digits: Digits, folds: int) -> optuna
         # Optuna would append its journal to any file.
         if first_line and b'"op_code"' not in first_line:
             raise ValueError("it is not a journal of Optuna's")
-        storage = JournalStorage(JournalFileBackend(str(path)))
+        # Optuna's default lock needs symbolic links, which some file systems do not have.
+        lock = JournalFileOpenLock(str(path))
+        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
         if STUDY_NAME in optuna.get_all_study_names(storage):
             study = optuna.load_study(study_name=STUDY_NAME, storage=storage, pruner=pruner)
         else:  # two processes may both come here

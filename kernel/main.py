@@ -114,7 +114,6 @@ def show_progress(items: Any = None, **options: Any) -> tqdm:
 
 TRAIN_FILE, TEST_FILE = "train.csv", "test.csv"
 PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
-DOWNLOAD_ADVICE = "download it again from https://www.kaggle.com/c/digit-recognizer/data"
 
 
 def read_digits(folder: Path) -> Digits:
@@ -145,9 +144,9 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
             table = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
         check_table(table, header)
     except ValueError as error:
-        raise InputError(f"{path}: {name_cell(str(error), header)}: {DOWNLOAD_ADVICE}") from error
+        raise InputError(f"{path}: {name_cell(str(error), header)}") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {DOWNLOAD_ADVICE}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
     return table if header == columns else table[:, [header.index(name) for name in columns]]
 
 
@@ -229,7 +228,10 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> Any:
     """`value` in the field's own type, or InputError that says what the field takes."""
     kind, choices = type(field.default), field.metadata["choices"]
     low, high = field.metadata["low"], field.metadata["high"]
+    # numpy's arrays and scalars, which grid searches pass, become lists and numbers.
+    value = value.tolist() if hasattr(value, "tolist") else value
     items = list(value) if isinstance(value, list | tuple) and kind is tuple else [value]
+    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
     item_kind = int if kind is tuple else kind
     # The type itself, not isinstance: True is an int to Python, but not a number of epochs.
     fits = [type(item) is item_kind or (kind is float and type(item) is int) for item in items]
@@ -308,6 +310,9 @@ def derive_member_settings(settings: Settings, number: int) -> MemberSettings:
 # nothing. Several members hold out one fold each: together they validate every image, each image by a
 # network that did not train on it.
 
+ADVICE = "--validation-fraction 0 trains on all"
+
+
 def split_for_member(labels: Tensor, settings: Settings, number: int) -> tuple[Tensor, Tensor]:
     """The rows that a member, numbered from 1, trains on and holds out: int64, all rows once."""
     fraction, by_class = settings.validation_fraction, settings.split_by_class
@@ -332,7 +337,7 @@ def split_indices(
     """
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
-        raise InputError(f"too few images to hold out {fraction:g} of them (of every class)")
+        raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
 
@@ -343,7 +348,7 @@ def split_fold(
     """Hold out one of several equal folds, numbered from 0; as `split_indices`."""
     fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
     if fewest < folds:
-        raise InputError(f"{folds} folds need as many images (of every class), not {fewest}")
+        raise InputError(f"{folds} folds need {folds} images of every class: {ADVICE}")
     return split_at_positions(
         labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class
     )
@@ -1045,6 +1050,7 @@ def train_member(
 # The program needs it, but it is not about digits: device, files, pictures and the like.
 
 import argparse
+import builtins
 import contextlib
 import ctypes
 import hashlib
@@ -1133,6 +1139,15 @@ def find_data() -> Path | None:
     # Searched, not named, because Kaggle moved the folder in 2026. Where other data sets are
     # attached too, the folder of the competition comes first.
     return min(folders, key=lambda path: (COMPETITION not in path.parts, path), default=None)
+
+
+def require_data(explicit: Path | None = None) -> Path:
+    """The explicit folder, or the one that `find_data` finds; InputError without either."""
+    location = explicit or find_data()
+    if location is None:
+        place = get_kaggle_folder("input") if on_kaggle() else "data"
+        raise InputError(f"no data in {place}: add the competition's, or name a folder by --data")
+    return location
 
 
 # %% The device
@@ -1308,7 +1323,9 @@ def reuse_freed_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        set_option(trim_threshold, 2**17)  # glibc's default
+        # glibc's default. The other one stays where glibc's own rule raises it, once it has freed a
+        # tensor of this size.
+        set_option(trim_threshold, 2**17)
         trim(0)
 
 
@@ -1721,7 +1738,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "8a8879553f1d596d33aaacaed9434781c47d2006b365ecfe3eec5227d189fe48"
+SOURCE_DIGEST = "afce6ce0388fb9ce55d2f24ed800f0004b8ed82998d7e1413551434b01568ea3"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -1739,8 +1756,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
     for field in dataclasses.fields(Settings):
-        values = {name: getattr(settings, field.name) for name, settings in PRESETS.items()}
-        shown = values if len(set(values.values())) > 1 else field.default
         options: dict[str, Any] = {"type": type(field.default), "metavar": "N"}
         if isinstance(field.default, bool):
             options = {"action": argparse.BooleanOptionalAction}
@@ -1748,9 +1763,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
             options = {"type": lambda text: tuple(map(int, text.split(","))), "metavar": "N,N"}
         elif isinstance(field.default, str):
             options = {"choices": field.metadata["choices"] or list(PRESETS)}
-        meaning = f"{field.metadata['meaning']} ({shown})".replace("%", "%%")
+        text = f"{field.metadata['meaning']} ({describe_presets(field.name)})".replace("%", "%%")
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, dest=field.name, default=None, help=meaning, **options)
+        parser.add_argument(flag, dest=field.name, default=None, help=text, **options)
+
+
+def describe_presets(name: str) -> str:
+    """A setting's default, then the presets with another value: `14; 3 fast, 150 classic`."""
+    values = {preset: getattr(settings, name) for preset, settings in PRESETS.items()}
+    shown = {
+        preset: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for preset, value in values.items()
+    }
+    default = shown["balanced"]
+    others = [f"{value} {preset}" for preset, value in shown.items() if value != default]
+    return "; ".join([default, ", ".join(others)] if others and name != "preset" else [default])
 
 
 def settings_from_args(
@@ -1808,11 +1835,7 @@ def run_kernel(arguments: Sequence[str]) -> Path:
     compute = choose_compute(settings, args.device)
     if compute.device.type == "cpu":
         settings = settings_from_args(args, "balanced")
-    location = args.data or find_data()
-    if location is None:
-        place = get_kaggle_folder("input") if on_kaggle() else "data"
-        raise InputError(f"no data in {place}: add the competition's, or name a folder by --data")
-    digits = read_digits(location)
+    digits = read_digits(require_data(args.data))
     loaded = time.perf_counter()
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
     warn_without_gpu(compute)
@@ -1832,10 +1855,24 @@ def warn_without_gpu(compute: Compute) -> None:
         logger.warning("%s\nNO GPU IS USED. %s\n%s", "*" * 80, compute.warning, "*" * 80)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """Run the kernel and return its exit code, 2 after an error that the user can fix."""
     try:
-        run_kernel(sys.argv[1:])
+        run_kernel(arguments)
     except (InputError, torch.OutOfMemoryError) as error:
         advice = "" if isinstance(error, InputError) else ": lower --piece-size or --batch-size"
         print(f"error: {error}".partition("\n")[0] + advice, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's cell, where `sys.argv` belongs to the notebook."""
+    return hasattr(builtins, "get_ipython")
+
+
+if __name__ == "__main__":
+    if in_notebook():
+        main([])  # sys.exit would look like an error there
+    else:
+        sys.exit(main(sys.argv[1:]))

@@ -2,7 +2,7 @@
 # %% data: Forty digits, four of each class
 from matplotlib import pyplot
 
-digits = read_digits(find_data())
+digits = read_digits(require_data())
 of_class = [np.flatnonzero(digits.train_labels == digit)[:4] for digit in range(CLASSES)]
 figure, axes = pyplot.subplots(figsize=(9, 4))
 draw_images(axes, digits.train_images[np.stack(of_class, axis=1).ravel()])

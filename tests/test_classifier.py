@@ -13,7 +13,12 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    Normalizer,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -98,8 +103,8 @@ def test_scikit_learns_tools_work_with_it(own_digits, classifier):
         (np.zeros((4, 49)), [0, 1, 0, 1], "8 to 64"),
         (np.full((4, 64), -1.0), [0, 1, 0, 1], "pixels lie from -1"),
         (np.full((4, 64), 300), [0, 1, 0, 1], "not 0 to 255"),
-        (np.zeros((4, 64)), [1, 1, 1, 1], "1 class"),
-        (np.zeros((11, 64)), list(range(11)), "not 11 class"),
+        (np.zeros((4, 64)), [1, 1, 1, 1], "not 1 class$"),
+        (np.zeros((11, 64)), list(range(11)), "not 11 classes"),
     ],
 )
 def test_data_that_are_not_images_of_two_to_ten_classes_are_an_error(classifier, X, y, problem):
@@ -114,3 +119,49 @@ def test_its_parameters_are_the_settings_and_nothing_else(classifier):
         digitkaggle.DigitClassifier(nonsense=1)
     with pytest.raises(digitkaggle.InputError, match="rotation"):
         classifier.set_params(rotation=-1.0).fit(np.zeros((4, 64)), [0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def fitted(sample) -> digitkaggle.DigitClassifier:
+    """Fitted on 300 digits with white at 255."""
+    X, y = sample.train_images[:300].flatten(1).numpy(), sample.train_labels[:300].numpy()
+    quick = {"widths": (4, 4, 4), "epochs": 2, "batch_size": 64}
+    return digitkaggle.DigitClassifier("fast", random_state=0, **quick).fit(X, y)
+
+
+def test_images_with_an_axis_for_their_channel_are_taken_as_arrays_and_as_tensors(fitted, sample):
+    images = sample.test_images[:20]
+    expected = fitted.predict_proba(images.flatten(1).numpy())
+    for other in (images.numpy(), images, images.permute(0, 2, 3, 1), images[:, 0].numpy()):
+        np.testing.assert_array_equal(fitted.predict_proba(other), expected)
+    with pytest.raises(ValueError, match="not gray: give one channel"):
+        fitted.predict(images.repeat(1, 3, 1, 1))
+
+
+def test_logarithms_of_probabilities_are_those_of_the_probabilities(fitted, sample):
+    X = sample.test_images[:20].flatten(1).numpy()
+    np.testing.assert_allclose(np.exp(fitted.predict_log_proba(X)), fitted.predict_proba(X), 1e-5)
+
+
+def test_another_scale_in_predict_than_in_fit_is_a_warning_with_both_scales(fitted, sample):
+    X = sample.test_images[:20].flatten(1).numpy()
+    with pytest.warns(UserWarning, match="from 0 to 1, but white was 255 in fit"):
+        fitted.predict(X / 255)
+    fitted.predict(np.zeros((3, 784)))  # blank images have no scale
+    with pytest.raises(ValueError, match="from 0 to 510, not 0 to 255"):
+        fitted.predict(X * 2.0)
+
+
+@pytest.mark.parametrize("scaler", [StandardScaler(), Normalizer(), MinMaxScaler((-1, 1))])
+def test_scaled_pixels_are_refused_with_the_advice_to_give_raw_ones(scaler, sample):
+    X, y = sample.train_images[:50].flatten(1).numpy(), sample.train_labels[:50].numpy()
+    with pytest.raises(ValueError, match="give raw pixels; scaling is done inside"):
+        digitkaggle.DigitClassifier("fast").fit(scaler.fit_transform(X), y)
+
+
+def test_a_grid_search_over_numpys_ranges_fits(sample):
+    X, y = sample.train_images[:200].flatten(1).numpy(), sample.train_labels[:200].numpy()
+    quick = digitkaggle.DigitClassifier("fast", random_state=0, widths=(4, 4, 4), batch_size=64)
+    grid = {"learning_rate": np.logspace(-2, -1, 2), "epochs": np.arange(1, 3)}
+    search = GridSearchCV(quick, grid, cv=2, error_score="raise").fit(X, y)
+    assert set(search.best_params_) == set(grid)

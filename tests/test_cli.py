@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+import torch
 
-from digitkaggle.cli import main
+from digitkaggle.cli import count_default_threads, main
 from digitkaggle.competition.client import KaggleError
 from tests.conftest import QUICK_FLAGS, read_folder
 
@@ -125,3 +127,26 @@ def test_an_error_of_ours_is_raised_and_not_explained_as_the_users(
     monkeypatch.setattr("digitkaggle.core.device.train_batch", fail)
     with pytest.raises(type(error), match=str(error)):
         main([*QUICK_FLAGS, "--data", str(data_folder), "--threads", "1"])
+
+
+def test_help_shows_each_presets_value_where_it_differs(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(14; 3 fast, 30 record, 150 classic)" in text
+    assert "(32,64,128; 16,32,64 fast, 48,96,192 record)" in text
+    assert "{'" not in text
+
+
+def test_the_default_threads_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 3)  # by affinity and quota
+    assert count_default_threads() == 3
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # by OMP_NUM_THREADS
+    assert count_default_threads() == 1
+
+
+def test_far_more_threads_than_cores_are_refused(capsys):
+    cores = os.cpu_count()
+    line = run_refused(capsys, "--sample", "--threads", 4 * cores + 1)
+    assert f"this machine has {cores} cores" in line

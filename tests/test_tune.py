@@ -124,3 +124,16 @@ def test_two_processes_share_a_study_that_survives_interrupts_and_kills(tmp_path
     states = [trial.state.name for trial in load_trials(study)]
     assert states.count("COMPLETE") + states.count("PRUNED") in (10, 11)
     assert json.loads((tmp_path / "tuned.json").read_text())["widths"] != []
+
+
+def test_a_study_needs_no_symbolic_links_and_a_folder_that_cannot_be_written_is_named(
+    tmp_path, few_digits, monkeypatch
+):
+    def refuse(*arguments: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.symlink", refuse)
+    search(tmp_path, few_digits, 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/study\.journal cannot be used \((Not a|File)"):
+        search(tmp_path / "file", few_digits, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +23,10 @@ from ..core.kaggle import COMPETITION
 from ..runs.files import read_json
 
 RULES = f"https://www.kaggle.com/c/{COMPETITION}/rules"
-TOKEN_ADVICE = "make an API token at https://www.kaggle.com/settings"
+TOKEN_ADVICE = (
+    "create an access token at https://www.kaggle.com/settings, and save it as "
+    "~/.kaggle/access_token or in KAGGLE_API_TOKEN, or run kaggle auth login"
+)
 ATTEMPTS = 5
 ADVICE = {
     401: f"the credentials are not accepted: {TOKEN_ADVICE}",
@@ -37,17 +41,22 @@ class KaggleError(Exception):
 
 
 def find_account() -> dict[str, str]:
-    """`username` and `key` of kaggle.json, which KAGGLE_USERNAME and KAGGLE_KEY override.
+    """`username` and `key` of kaggle.json, the legacy key, or of KAGGLE_USERNAME and KAGGLE_KEY.
 
     Both are empty if there are none. Raises InputError if kaggle.json lacks one of them.
     """
     given = {name: os.environ.get(f"KAGGLE_{name.upper()}", "") for name in ("username", "key")}
-    default = Path("~/.kaggle").expanduser()
+    # os.path's function, unlike pathlib's, returns the path as it is where there is no home.
+    default = Path(os.path.expanduser("~/.kaggle"))
     if not default.is_dir():
-        default = Path("~/.config/kaggle").expanduser()
+        default = Path(os.path.expanduser("~/.config/kaggle"))
     path = Path(os.environ.get("KAGGLE_CONFIG_DIR", default)) / "kaggle.json"
     if all(given.values()) or not path.is_file():
         return given
+    # Beginners save the token, which Kaggle's page shows as text, under the old file's name.
+    if re.fullmatch(rb'\s*"?[\w.-]{16,}"?\s*', path.read_bytes()):
+        place = path.with_name("access_token")
+        raise InputError(f"{path} holds an access token, not the legacy key: save it as {place}")
     found = read_json(path)
     if not all(isinstance(found.get(name), str) for name in given):
         raise InputError(f"{path} has no username and key: {TOKEN_ADVICE}")
@@ -69,10 +78,14 @@ class Kaggle:
         username, key = ("", "") if token else find_account().values()
         client = self.connect(username=username, key=key, token=token)
         if not token and not (username and key):
-            saved = KaggleCredentials.load(client=client)
+            try:
+                saved = KaggleCredentials.load(client=client)
+            except Exception as error:  # kagglesdk's, over a damaged file
+                reason = f"~/.kaggle/credentials.json cannot be read ({type(error).__name__})"
+                raise InputError(f"{reason}: run kaggle auth login again") from error
             token = saved and self.call("sign in", partial(parse_response, saved.get_access_token))
             if not token:
-                raise InputError(f"no credentials: {TOKEN_ADVICE}, for ~/.kaggle/kaggle.json")
+                raise InputError(f"no credentials: {TOKEN_ADVICE}")
             client = self.connect(token=token)
         self.apis = client.competitions.competition_api_client, client.kernels.kernels_api_client
 

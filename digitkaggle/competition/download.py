@@ -11,7 +11,7 @@ from ..core.basics import InputError, logger, show_progress
 from ..core.data import TEST_FILE, TRAIN_FILE, read_digits
 from ..core.kaggle import COMPETITION
 from ..core.results import write_file
-from ..runs.files import ZIP_ERRORS
+from ..runs.data import ARCHIVE_ERRORS
 from .client import RULES, Kaggle, KaggleError
 
 DATA_FOLDER = Path("data")
@@ -55,7 +55,7 @@ def extract_files(content: bytes) -> dict[str, bytes]:
         archive = zipfile.ZipFile(io.BytesIO(content))
         archive.filename = f"{COMPETITION}.zip"  # for messages
         files = {name: archive.read(name) for name in DATA_FILES}  # checks their sizes and sums
-    except (*ZIP_ERRORS, RuntimeError, KeyError) as error:  # encrypted; a file is missing
+    except (*ARCHIVE_ERRORS, RuntimeError, KeyError) as error:  # encrypted; a file is missing
         raise InputError(str(error)) from error
     read_digits(zipfile.Path(archive))
     return files

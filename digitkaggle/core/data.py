@@ -16,7 +16,6 @@ from .basics import IMAGE_SIZE, Digits, InputError, show_progress
 
 TRAIN_FILE, TEST_FILE = "train.csv", "test.csv"
 PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
-DOWNLOAD_ADVICE = "download it again from https://www.kaggle.com/c/digit-recognizer/data"
 
 
 def read_digits(folder: Path) -> Digits:
@@ -49,7 +48,7 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
             table = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
         check_table(table, header)
     except ValueError as error:
-        raise InputError(f"{path}: {name_cell(str(error), header)}: {DOWNLOAD_ADVICE}") from error
+        raise InputError(f"{path}: {name_cell(str(error), header)}") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): {DOWNLOAD_ADVICE}") from error
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
     return table if header == columns else table[:, [header.index(name) for name in columns]]

@@ -192,5 +192,7 @@ def reuse_freed_memory() -> Iterator[None]:
     try:
         yield
     finally:
-        set_option(trim_threshold, 2**17)  # glibc's default
+        # glibc's default. The other one stays where glibc's own rule raises it, once it has freed a
+        # tensor of this size.
+        set_option(trim_threshold, 2**17)
         trim(0)

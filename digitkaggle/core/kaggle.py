@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .basics import InputError
 from .data import TEST_FILE, TRAIN_FILE
 
 COMPETITION = "digit-recognizer"
@@ -31,3 +32,12 @@ def find_data() -> Path | None:
     # Searched, not named, because Kaggle moved the folder in 2026. Where other data sets are
     # attached too, the folder of the competition comes first.
     return min(folders, key=lambda path: (COMPETITION not in path.parts, path), default=None)
+
+
+def require_data(explicit: Path | None = None) -> Path:
+    """The explicit folder, or the one that `find_data` finds; InputError without either."""
+    location = explicit or find_data()
+    if location is None:
+        place = get_kaggle_folder("input") if on_kaggle() else "data"
+        raise InputError(f"no data in {place}: add the competition's, or name a folder by --data")
+    return location

@@ -6,6 +6,7 @@ other member, which changes only the time."""
 from __future__ import annotations
 
 import argparse
+import builtins
 import dataclasses
 import sys
 import time
@@ -21,7 +22,7 @@ from .basics import Compute, InputError, logger
 from .console import configure_logging
 from .data import read_digits
 from .device import choose_compute
-from .kaggle import find_data, get_kaggle_folder, on_kaggle
+from .kaggle import get_kaggle_folder, on_kaggle, require_data
 from .results import collect_metrics, write_results
 from .run import Member, run
 from .settings import PRESETS, Settings, make_settings
@@ -44,8 +45,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda or mps")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
     for field in dataclasses.fields(Settings):
-        values = {name: getattr(settings, field.name) for name, settings in PRESETS.items()}
-        shown = values if len(set(values.values())) > 1 else field.default
         options: dict[str, Any] = {"type": type(field.default), "metavar": "N"}
         if isinstance(field.default, bool):
             options = {"action": argparse.BooleanOptionalAction}
@@ -53,9 +52,21 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
             options = {"type": lambda text: tuple(map(int, text.split(","))), "metavar": "N,N"}
         elif isinstance(field.default, str):
             options = {"choices": field.metadata["choices"] or list(PRESETS)}
-        meaning = f"{field.metadata['meaning']} ({shown})".replace("%", "%%")
+        text = f"{field.metadata['meaning']} ({describe_presets(field.name)})".replace("%", "%%")
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, dest=field.name, default=None, help=meaning, **options)
+        parser.add_argument(flag, dest=field.name, default=None, help=text, **options)
+
+
+def describe_presets(name: str) -> str:
+    """A setting's default, then the presets with another value: `14; 3 fast, 150 classic`."""
+    values = {preset: getattr(settings, name) for preset, settings in PRESETS.items()}
+    shown = {
+        preset: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for preset, value in values.items()
+    }
+    default = shown["balanced"]
+    others = [f"{value} {preset}" for preset, value in shown.items() if value != default]
+    return "; ".join([default, ", ".join(others)] if others and name != "preset" else [default])
 
 
 def settings_from_args(
@@ -113,11 +124,7 @@ def run_kernel(arguments: Sequence[str]) -> Path:
     compute = choose_compute(settings, args.device)
     if compute.device.type == "cpu":
         settings = settings_from_args(args, "balanced")
-    location = args.data or find_data()
-    if location is None:
-        place = get_kaggle_folder("input") if on_kaggle() else "data"
-        raise InputError(f"no data in {place}: add the competition's, or name a folder by --data")
-    digits = read_digits(location)
+    digits = read_digits(require_data(args.data))
     loaded = time.perf_counter()
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
     warn_without_gpu(compute)
@@ -137,10 +144,24 @@ def warn_without_gpu(compute: Compute) -> None:
         logger.warning("%s\nNO GPU IS USED. %s\n%s", "*" * 80, compute.warning, "*" * 80)
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """Run the kernel and return its exit code, 2 after an error that the user can fix."""
     try:
-        run_kernel(sys.argv[1:])
+        run_kernel(arguments)
     except (InputError, torch.OutOfMemoryError) as error:
         advice = "" if isinstance(error, InputError) else ": lower --piece-size or --batch-size"
         print(f"error: {error}".partition("\n")[0] + advice, file=sys.stderr)
-        sys.exit(2)
+        return 2
+    return 0
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a notebook's cell, where `sys.argv` belongs to the notebook."""
+    return hasattr(builtins, "get_ipython")
+
+
+if __name__ == "__main__":
+    if in_notebook():
+        main([])  # sys.exit would look like an error there
+    else:
+        sys.exit(main(sys.argv[1:]))

@@ -87,7 +87,10 @@ def check_value(field: dataclasses.Field[Any], value: Any) -> Any:
     """`value` in the field's own type, or InputError that says what the field takes."""
     kind, choices = type(field.default), field.metadata["choices"]
     low, high = field.metadata["low"], field.metadata["high"]
+    # numpy's arrays and scalars, which grid searches pass, become lists and numbers.
+    value = value.tolist() if hasattr(value, "tolist") else value
     items = list(value) if isinstance(value, list | tuple) and kind is tuple else [value]
+    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
     item_kind = int if kind is tuple else kind
     # The type itself, not isinstance: True is an int to Python, but not a number of epochs.
     fits = [type(item) is item_kind or (kind is float and type(item) is int) for item in items]

@@ -13,6 +13,8 @@ from torch import Tensor
 from .basics import InputError
 from .settings import Settings
 
+ADVICE = "--validation-fraction 0 trains on all"
+
 
 def split_for_member(labels: Tensor, settings: Settings, number: int) -> tuple[Tensor, Tensor]:
     """The rows that a member, numbered from 1, trains on and holds out: int64, all rows once."""
@@ -38,7 +40,7 @@ def split_indices(
     """
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
-        raise InputError(f"too few images to hold out {fraction:g} of them (of every class)")
+        raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
 
@@ -49,7 +51,7 @@ def split_fold(
     """Hold out one of several equal folds, numbered from 0; as `split_indices`."""
     fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
     if fewest < folds:
-        raise InputError(f"{folds} folds need as many images (of every class), not {fewest}")
+        raise InputError(f"{folds} folds need {folds} images of every class: {ADVICE}")
     return split_at_positions(
         labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class
     )

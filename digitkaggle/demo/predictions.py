@@ -19,6 +19,8 @@ from ..core.prediction import Model
 from ..core.results import write_file
 from .pictures import FoundDigit, find_digit, open_picture
 
+# The pictures in a folder, by their names.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Below this even the most likely class is a guess: fewer than 1 in 100 MNIST digits are.
 LEAST_PROBABILITY = 0.7
 
@@ -31,16 +33,40 @@ class PicturePrediction:
     problem: str = ""
     probabilities: list[float] | None = None  # ten, rounded; None if no digit was found
     image: np.ndarray | None = None  # uint8, 28 x 28
+    unreadable: bool = False  # the file is not a picture that can be read
+
+
+def list_pictures(paths: Sequence[Path]) -> list[Path]:
+    """The paths, with the pictures in it in place of each folder; InputError if it has none."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = [file for file in sorted(path.iterdir()) if file.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise InputError(f"{path} has no pictures: name files, or a folder with some")
+        files += inside
+    return files
 
 
 def predict_pictures(paths: Sequence[Path], model: Model) -> list[PicturePrediction]:
-    """The predictions for picture files, in their order; raises as `open_picture`."""
-    found = [find_digit(open_picture(path)) for path in show_progress(paths, desc="reading")]
-    return predict_found(found, model)
+    """The predictions for picture files, in their order; a file that cannot be read has one too."""
+    found: list[FoundDigit | PicturePrediction] = []
+    for path in show_progress(paths, desc="reading"):
+        try:
+            found.append(find_digit(open_picture(path)))
+        except InputError as error:
+            found.append(PicturePrediction(None, f"cannot be read: {error}", unreadable=True))
+    readable = predict_found([one for one in found if isinstance(one, FoundDigit)], model)
+    predictions = iter(readable)
+    return [next(predictions) if isinstance(one, FoundDigit) else one for one in found]
 
 
 def predict_found(found: Sequence[FoundDigit], model: Model) -> list[PicturePrediction]:
     """The predictions for digits that were found in pictures, or not."""
+    if not found:
+        return []
     blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     images = np.stack([blank if one.image is None else one.image for one in found])[:, None]
     rows = model.predict(torch.from_numpy(images)).double().numpy().round(6).tolist()

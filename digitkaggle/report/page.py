@@ -55,7 +55,7 @@ def make_report(folder: Path, digits: Digits | None = None) -> Path:
         zip=zip,
         style=(here / "page.css").read_text(encoding="utf-8"),
     )
-    write_file(folder / REPORT, page.encode())
+    write_file(folder / REPORT, page.encode(errors="xmlcharrefreplace"))
     return folder / REPORT
 
 

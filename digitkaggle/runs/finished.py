@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from ..core.results import (
     compute_data_digest,
 )
 from ..core.settings import Settings, derive_member_settings
-from .files import find_default_data, read_data, read_json, restore_settings
+from .data import find_default_data, read_data
+from .files import read_json, restore_settings
 from .folder import MEMBERS
 
 
@@ -55,6 +57,8 @@ def read_run(folder: Path) -> FinishedRun:
     probabilities = read_file(folder / PROBABILITIES, parse_array)
     validation = read_file(folder / VALIDATION, parse_arrays, optional=True)
     members = read_file(folder / MEMBERS, parse_arrays, optional=True)
+    known = [field.name for field in dataclasses.fields(HeldOutPredictions)]
+    validation = {name: validation[name] for name in known if name in validation}
     if validation and not {"row", "label", "probabilities"} <= validation.keys():
         raise InputError(f"{folder / VALIDATION} lacks an array: run it again with --fresh")
     if best_epoch is None:
@@ -160,14 +164,17 @@ def find_digits_of_run(metrics: Mapping[str, Any], sample: Callable[[], Digits])
 def build_model(
     settings: Settings, members: Mapping[int, dict[str, Tensor]], compute: Compute
 ) -> Model:
-    """A model with the members' weights, by number; RuntimeError if they do not fit."""
+    """A model with the members' weights, by number; InputError if they do not fit."""
     networks = []
     for number, weights in members.items():
         network = build_network(derive_member_settings(settings, number), torch.Generator())
-        network.load_state_dict(weights)
-        network = network.to(device=compute.device, memory_format=compute.memory_format)
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:  # how torch reports weights that do not fit
+            reason = str(error).partition("\n")[0][:100]
+            raise InputError(f"the weights do not fit ({reason})") from error
         networks.append(network.eval())
-    return Model(networks, settings, compute)
+    return move_model(Model(networks, settings, compute), compute)
 
 
 def load_model(run: Path, *, device: str = "auto", compute: Compute | None = None) -> Model:
@@ -184,15 +191,31 @@ def load_model(run: Path, *, device: str = "auto", compute: Compute | None = Non
     except Exception as error:  # torch's readers raise all kinds over damaged files
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0][:100]
         raise InputError(f"{path} cannot be read ({reason}): {advice}") from error
-    if not isinstance(content, dict) or not {"settings", "members"} <= content.keys():
-        raise InputError(f"{path} is not a model of ours: {advice}")
     try:
+        check_content(content)
         settings = restore_settings(content["settings"])
+        on_cpu = Compute(torch.device("cpu"), torch.float32, "")
+        model = build_model(settings, content["members"], on_cpu)
     except InputError as error:
         raise InputError(f"{path} is not a model of ours ({error}): {advice}") from error
-    compute = compute or choose_compute(settings, device)
-    try:
-        return build_model(settings, content["members"], compute)
-    except RuntimeError as error:  # how torch reports weights that do not fit
-        reason = str(error).partition("\n")[0][:100]
-        raise InputError(f"{path} is not a model of ours ({reason}): {advice}") from error
+    return move_model(model, compute or choose_compute(settings, device))
+
+
+def move_model(model: Model, compute: Compute) -> Model:
+    """The model on another device, in its memory format; the networks are the same objects."""
+    for network in model.networks:
+        network.to(device=compute.device, memory_format=compute.memory_format)
+    return Model(model.networks, model.settings, compute)
+
+
+def check_content(content: Any) -> None:
+    """InputError unless a model.pt has settings, and tensors by name for each member."""
+    found = content if isinstance(content, dict) else {}
+    members = found.get("members")
+    if not isinstance(found.get("settings"), dict) or not isinstance(members, dict) or not members:
+        raise InputError("it has no settings and members")
+    for weights in members.values():
+        if not isinstance(weights, dict) or not all(
+            isinstance(w, Tensor) for w in weights.values()
+        ):
+            raise InputError("a member has no weights")

@@ -22,7 +22,8 @@ import torch
 from digitkaggle.core.basics import Digits, InputError
 from digitkaggle.core.results import write_file
 from digitkaggle.core.split import split_indices
-from digitkaggle.runs.files import find_default_data, read_data, write_json
+from digitkaggle.runs.data import find_default_data, read_data
+from digitkaggle.runs.files import write_json
 from digitkaggle.sample import load_sample
 
 from . import evaluation, gpu, measures, recipes

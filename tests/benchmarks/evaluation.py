@@ -56,15 +56,16 @@ def evaluate_kinds(kinds: list[str], digits: Digits, folder: Path) -> dict[str, 
     folds = [split_fold(digits.train_labels, FOLDS, n, 0, by_class=True)[1] for n in range(FOLDS)]
     in_even_fold = np.isin(np.arange(len(labels)), torch.cat(folds[::2]).numpy())
     first, rows = next(iter(probabilities)), {}
-    wrong_in_first = probabilities[first].argmax(axis=1) != labels
+    errors_of_first = probabilities[first].argmax(axis=1) != labels
     for name, predicted in probabilities.items():
-        wrong = predicted.argmax(axis=1) != labels
-        gaps = [100.0 * (wrong_in_first[fold].mean() - wrong[fold].mean()) for fold in folds]
-        worse, better = int((wrong & ~wrong_in_first).sum()), int((wrong_in_first & ~wrong).sum())
+        errors = predicted.argmax(axis=1) != labels
+        gaps = [100.0 * (errors_of_first[fold].mean() - errors[fold].mean()) for fold in folds]
+        worse = int((errors & ~errors_of_first).sum())
+        better = int((errors_of_first & ~errors).sum())
         rows[name] = {
-            "accuracy": 1 - wrong.mean(),
-            "errors_in_even_folds": int(wrong[in_even_fold].sum()),
-            "errors_in_odd_folds": int(wrong[~in_even_fold].sum()),
+            "accuracy": 1 - errors.mean(),
+            "errors_in_even_folds": int(errors[in_even_fold].sum()),
+            "errors_in_odd_folds": int(errors[~in_even_fold].sum()),
             **measure_calibration(predicted, labels),
             "gap": float(np.mean(gaps)),
             "gap_error": float(np.std(gaps, ddof=1) / FOLDS**0.5),
@@ -153,7 +154,7 @@ def confirm(presets: list[str], seeds: range, digits: Digits) -> dict[str, Any]:
             "error": (of_images**2 + of_seeds**2) ** 0.5,
             "runs": len(seeds),
         }
-        if digits.test_labels is None:  # only the competition's images are to be kept unused
+        if digits.test_labels is None:  # nothing is chosen for the sample
             record_confirmation(preset, rows[preset])
         lines = CONFIRMATIONS.read_text().splitlines() if CONFIRMATIONS.exists() else [""]
         rows[preset]["evaluations"] = len(lines) - 1

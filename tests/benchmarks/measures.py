@@ -25,7 +25,7 @@ from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute, make_step
 from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings
 from digitkaggle.core.training import prepare_input, start_training
-from digitkaggle.runs.files import read_data
+from digitkaggle.runs.data import read_data
 
 MATRIX_SIZES = (512, 1024, 2048, 4096)
 GROWTH_SIZES = (10_500, 21_000, 42_000, 168_000)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -83,3 +85,44 @@ def test_a_damaged_kaggle_json_is_named_and_its_content_is_not_shown(kaggle_with
     write_in_home(".kaggle/kaggle.json", text)
     with expect_error(InputError, "kaggle.json"):
         download()
+
+
+@pytest.mark.parametrize("text", ["KGAT_0123456789abcdef\n", '"KGAT_0123456789abcdef"'])
+def test_a_token_that_was_saved_as_kaggle_json_is_recognized(kaggle_without_account, text):
+    write_in_home(".kaggle/kaggle.json", text)
+    with expect_error(InputError, "holds an access token, not the legacy key: save it as"):
+        download()
+    assert kaggle_without_account.calls == []
+
+
+@pytest.mark.parametrize("text", ["[]", '{"refresh_token": "r", "access_token_expiration": "x"}'])
+def test_a_damaged_sign_in_by_browser_is_named(kaggle_without_account, text):
+    write_in_home(".kaggle/credentials.json", text)
+    with expect_error(InputError, "credentials.json cannot be read"):
+        download()
+
+
+def test_a_legacy_key_with_a_byte_order_mark_is_read(kaggle_without_account):
+    write_in_home(".kaggle/kaggle.json", "\xef\xbb\xbf" + JSON)
+    download()
+
+
+NO_HOME = """
+import os, pwd
+def getpwuid(number):
+    raise KeyError("getpwuid(): uid not found")
+pwd.getpwuid = getpwuid
+os.environ.pop("HOME", None)
+from digitkaggle.competition.client import find_account
+print(find_account())
+"""
+
+
+@pytest.mark.parametrize("variables", [{}, {"KAGGLE_USERNAME": "anna", "KAGGLE_KEY": KEY}])
+def test_without_a_home_and_a_known_user_variables_are_enough(variables):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("KAGGLE_")} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", NO_HOME], env=environment, capture_output=True, text=True
+    )
+    account = {"username": "anna", "key": KEY} if variables else {"username": "", "key": ""}
+    assert done.stdout == f"{account}\n", done.stderr

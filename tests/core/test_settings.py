@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +93,37 @@ def test_each_member_has_its_own_seed_and_takes_its_turn_of_the_erased_squares()
 def test_a_runs_erasing_is_refused_as_a_members():
     with pytest.raises(InputError, match="erasing is an integer"):
         MemberSettings(erasing=(0, 8))
+
+
+NUMPY = {
+    "epochs": np.int64(2),
+    "learning_rate": np.float32(0.5),
+    "rotation": np.int32(5),
+    "split_by_class": np.bool_(False),
+    "schedule": np.str_("constant"),
+    "widths": np.array([4, 8, 16]),
+    "image_sizes": [np.int64(20), np.int64(28)],
+    "erasing": (np.uint8(7),),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_numpys_values_are_settings_as_pythons_are(name):
+    value = NUMPY[name]
+    settings = make_settings("fast", {name: value})
+    plain = getattr(settings, name)
+    assert type(plain) is type(getattr(PRESETS["fast"], name))
+    assert np.array_equal(plain, value)
+    assert json.loads(json.dumps(vars(settings)))  # numpy's own types are not JSON
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("epochs", np.float64(2.5)), ("epochs", np.bool_(True)), ("dropout", np.float64("nan"))),
+        *(("widths", np.array([4.5, 8, 16])), ("widths", np.ones((3, 1), int))),
+    ],
+)
+def test_numpys_values_of_a_wrong_type_are_an_error_too(name, value):
+    with pytest.raises(InputError, match=name):
+        make_settings("fast", {name: value})

@@ -213,3 +213,21 @@ def test_without_a_run_the_newest_one_predicts(
     assert main(["predict", "seven.png", "--out", "predictions.txt"]) == 0
     assert capsys.readouterr().out == ""
     assert (tmp_path / "predictions.txt").read_text().startswith("seven.png  7  ")
+
+
+def test_pictures_that_cannot_be_read_are_named_and_the_others_are_predicted(
+    trained_run, two_pictures, tmp_path, capsys
+):
+    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    for paths in ([tmp_path], [two_pictures[0], tmp_path / "broken.png", two_pictures[1]]):
+        flags = ["--format", "json"]
+        assert main(["predict", str(trained_run), *map(str, paths), *flags]) == 2
+        captured = capsys.readouterr()
+        rows = {row["file"]: row for row in json.loads(captured.out)}
+        assert rows[str(two_pictures[0])]["digit"] == 7
+        assert "cannot be read" in rows[str(tmp_path / "broken.png")]["problem"]
+        error = captured.err.strip().splitlines()[-1]
+        assert error == f"error: 1 of 3 pictures cannot be read: {tmp_path / 'broken.png'}"
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(trained_run), str(tmp_path / "empty")]) == 2
+    assert "has no pictures" in capsys.readouterr().err

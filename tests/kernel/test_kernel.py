@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from digitkaggle.runs.files import read_data
+import pytest
+
+from digitkaggle.runs.data import read_data
 from digitkaggle.runs.local import run_in_folder
 from tests.conftest import QUICK_FLAGS, REPOSITORY
 
@@ -91,3 +95,15 @@ def test_without_data_its_error_names_the_place_that_it_searched(kernel_python, 
     assert done.returncode == 2
     assert done.stderr.startswith("error: no data in")
     assert str(tmp_path / "input") in done.stderr
+
+
+def test_the_notebook_without_data_raises_the_scripts_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    book = json.loads((REPOSITORY / "kernel/main.ipynb").read_text())
+    code = ["".join(cell["source"]) for cell in book["cells"] if cell["cell_type"] == "code"]
+    until = next(number for number, text in enumerate(code) if "read_digits(require_data" in text)
+    names: dict[str, Any] = {"__name__": "notebook"}
+    monkeypatch.setitem(sys.modules, "notebook", ModuleType("notebook"))  # for its dataclasses
+    with pytest.raises(Exception, match="no data in data: add the competition's") as error:
+        exec(compile("\n".join(code[: until + 1]), "cells", "exec"), names)
+    assert error.type is names["InputError"]

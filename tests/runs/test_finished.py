@@ -10,7 +10,7 @@ from digitkaggle.core.basics import InputError
 from digitkaggle.core.device import choose_compute
 from digitkaggle.core.results import HeldOutPredictions, compute_data_digest
 from digitkaggle.runs import finished
-from digitkaggle.runs.files import read_data
+from digitkaggle.runs.data import read_data
 from digitkaggle.runs.finished import (
     average_by_row,
     describe_accuracy,
@@ -107,11 +107,11 @@ def test_a_runs_data_are_found_where_they_were_or_in_a_default_place(
 
 def test_a_loaded_model_predicts_the_runs_probabilities_again(trained, sample):
     compute = choose_compute(device="cpu")
-    kept = np.load(trained / "probabilities.npy")
+    expected = np.load(trained / "probabilities.npy")
     for place in (trained, trained / "model.pt"):
         model = load_model(place, compute=compute)
         assert model.settings.preset == "fast"
-        assert model.predict(sample.test_images).numpy() == pytest.approx(kept, abs=1e-6)
+        assert model.predict(sample.test_images).numpy() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,10 @@ def test_a_loaded_model_predicts_the_runs_probabilities_again(trained, sample):
         lambda content: content | {"settings": content["settings"] | {"epochs": "many"}},
         lambda content: {"members": content["members"]},
         lambda content: [],
+        lambda content: content | {"settings": None},
+        lambda content: content | {"members": {}},
+        lambda content: content | {"members": {1: 5}},
+        lambda content: content | {"members": {1: {"0.weight": 3}}},
     ],
 )
 def test_a_file_that_is_not_a_model_of_ours_is_refused(tmp_path, trained, change):

@@ -26,32 +26,32 @@ OTHER = make_identity({"epochs": 3}, "data", "source")
 
 
 @pytest.fixture
-def finished(tmp_path, few_digits, quick_settings, monkeypatch):
+def finished_run(tmp_path, few_digits, quick_settings, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return run_in_folder(quick_settings, few_digits, threads=1)
 
 
-def test_a_run_goes_into_its_presets_folder_and_another_beside_it(finished, few_digits):
-    assert str(finished) == "runs/fast"
+def test_a_run_goes_into_its_presets_folder_and_another_beside_it(finished_run, few_digits):
+    assert str(finished_run) == "runs/fast"
     changed = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1, "batch_size": 64})
     assert str(run_in_folder(changed, few_digits, threads=1)) == "runs/fast-2"
     assert find_newest_run(folders.RUNS).name == "fast-2"
 
 
-def test_a_finished_run_is_not_trained_again_unless_fresh(finished, few_digits, quick_settings):
-    before = read_folder(finished)
-    assert run_in_folder(quick_settings, few_digits) == finished
-    assert read_folder(finished) == before
+def test_a_finished_run_is_not_trained_again_unless_fresh(finished_run, few_digits, quick_settings):
+    before = read_folder(finished_run)
+    assert run_in_folder(quick_settings, few_digits) == finished_run
+    assert read_folder(finished_run) == before
     run_in_folder(quick_settings, few_digits, fresh=True, threads=1)
-    assert read_folder(finished).keys() == before.keys()
+    assert read_folder(finished_run).keys() == before.keys()
 
 
-def test_an_explicit_folder_with_another_run_is_refused_with_what_differs(finished, few_digits):
+def test_an_explicit_folder_with_another_run_is_refused_with_what_differs(finished_run, few_digits):
     changed = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1, "batch_size": 64})
-    before = read_folder(finished)
+    before = read_folder(finished_run)
     with pytest.raises(InputError, match="epochs 2 there, 1 here"):
-        run_in_folder(changed, few_digits, out=finished)
-    assert read_folder(finished) == before
+        run_in_folder(changed, few_digits, out=finished_run)
+    assert read_folder(finished_run) == before
 
 
 @pytest.mark.parametrize("name", ["submission.csv", "model.pt", "checkpoint/run.json"])
@@ -100,10 +100,10 @@ def test_a_started_run_keeps_its_checkpoint_until_it_is_fresh_or_another(tmp_pat
     part = tmp_path / folders.CHECKPOINT / "training-0001.pt"
     start_run(tmp_path, ONE, fresh=False)
     assert read_identity(tmp_path) == ONE
-    for identity, fresh, kept in ((ONE, False, True), (ONE, True, False), (OTHER, False, False)):
+    for identity, fresh, remains in ((ONE, False, True), (ONE, True, False), (OTHER, False, False)):
         part.write_bytes(b"an epoch")
         start_run(tmp_path, identity, fresh=fresh)
-        assert part.exists() == kept
+        assert part.exists() == remains
         assert read_identity(tmp_path) == identity
     delete_checkpoint(tmp_path)
     assert read_identity(tmp_path) is None
