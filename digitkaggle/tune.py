@@ -7,6 +7,7 @@ test.csv plays no part. Never in the kernel: Optuna is an extra.
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from statistics import fmean
 
@@ -171,6 +172,8 @@ def cross_validate(
         with reuse_freed_memory():
             training = start_training(member, compute, len(data))
             for row in train(training, data, held_out):
+                if not math.isfinite(training.best_loss):
+                    continue  # an epoch at a smaller size, which would prune at random
                 step += 1
                 trial.report(fmean([*errors, 1 - row["val_accuracy"]]), step)
                 if trial.should_prune():

@@ -117,10 +117,7 @@ PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
 
 
 def read_digits(folder: Path) -> Digits:
-    """Training and test images from a folder, or a `zipfile.Path`, with both CSVs.
-
-    Raises InputError for a file, column or value that is missing or wrong.
-    """
+    """The images in a folder with both CSVs; InputError for a wrong file, column or value."""
     table = read_table(folder / TRAIN_FILE, ["label", *PIXEL_COLUMNS])
     labels = torch.from_numpy(table[:, 0].astype(np.int64))
     # A copy, because the pixels are a view of the table, with the labels between its rows.
@@ -379,7 +376,7 @@ def augment(
 ) -> Tensor:
     """Transform each image of a batch by its own random affine map; erase squares if asked to.
 
-    From float, N x 1 x 28 x 28, to N x 1 x size x size. The generator is on the images' device.
+    From float, N x 1 x 28 x 28, to N x 1 x size x size; the generator is on the images' device.
     """
     # On whole batches, on the device: 2.2 us an image on two CPU cores, 13 times faster than scipy
     # image by image, and 2.8 % of a training step.
@@ -403,11 +400,9 @@ def augment(
 
 
 def erase_squares(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Set a square of `side` pixels (of 28) to 0 in half of the images, at a random place.
-
-    Float, N x 1 x size x size. Zhong et al., Random erasing data augmentation, 2017.
-    """
-    # A network that cannot rely on one part of a digit must recognize it by the others.
+    """Set a square of `side` pixels (of 28) to 0 in half of the images, at a random place."""
+    # Zhong et al., Random erasing data augmentation, 2017: a network that cannot rely on one part
+    # of a digit must recognize it by the others.
     draws = torch.rand(len(images), 3, generator=generator, device=images.device)
     centers = draws[:, :2, None] * 2 - 1  # N x 2 x 1, in the coordinates of `get_pixel_centers`
     near = (centers - get_pixel_centers(images.shape[-1], images.device)).abs() < side / IMAGE_SIZE
@@ -434,10 +429,7 @@ def build_affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: 
 
 
 def apply_affine(images: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """Resample each image by its own map, bilinear, with zeros outside.
-
-    From N x 1 x H x W to N x 1 x size x size. The result shows the whole image at any size.
-    """
+    """Resample each image by its own map, bilinear, to N x 1 x size x size, with zeros outside."""
     centers = get_pixel_centers(size, images.device)
     # All pixels of a column share one product, all of a row another: 1.1 us an image, where
     # functional.affine_grid multiplies a matrix for every pixel and takes 8.4 us.
@@ -445,6 +437,14 @@ def apply_affine(images: Tensor, matrices: Tensor, size: int) -> Tensor:
     planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], centers)
     grid = planes.permute(0, 2, 3, 1)
     return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images, float, N x 1 x H x W, at the size of an epoch, resampled as `augment` does."""
+    if size == images.shape[-1]:
+        return images
+    identity = torch.eye(2, 3, device=images.device).expand(len(images), -1, -1)
+    return apply_affine(images, identity, size)
 
 
 def get_pixel_centers(size: int, device: torch.device) -> Tensor:
@@ -742,7 +742,9 @@ def train(
             losses.append(loss)
             correct.append(hits)
 
-        val_loss, val_accuracy = validate(training, held_out) if held_out else (math.nan, math.nan)
+        # At the size of the last step: a network that saw only smaller images fails at 28 x 28.
+        unknown = math.nan, math.nan
+        val_loss, val_accuracy = validate(training, held_out, size) if held_out else unknown
         train_loss = torch.stack(losses).sum().item() / len(data)
         if not math.isfinite(train_loss) or (held_out and not math.isfinite(val_loss)):
             raise TrainingError(f"the loss is nan in epoch {epoch}: try a lower --learning-rate")
@@ -758,8 +760,11 @@ def train(
         }
         training.epoch = epoch
         training.history.append(row)
-        if not held_out or val_loss < training.best_loss:
-            training.best_epoch, training.best_loss = epoch, val_loss
+        # Epochs at smaller sizes do not compare: each is the best only until the next one ends.
+        at_full_size = size == settings.image_sizes[-1]
+        if not held_out or not at_full_size or val_loss < training.best_loss:
+            training.best_epoch = epoch
+            training.best_loss = val_loss if at_full_size else math.inf
             # A copy: the tensors of state_dict() itself change as training continues.
             training.best_weights = copy.deepcopy(network.state_dict())
         yield row
@@ -770,8 +775,7 @@ def learning_rate_factor(settings: MemberSettings, fraction_done: float) -> floa
     if settings.schedule == "constant":
         return 1.0
     if settings.schedule == "one-cycle":
-        # Linear up, then linear down to zero: the steps at a high rate find the way, those at a low
-        # rate settle. A constant rate loses 1.1 points in the few epochs of `fast`.
+        # Linear up, then linear down to zero. A constant rate loses `fast` 1.1 points.
         if fraction_done < settings.warmup:
             return fraction_done / settings.warmup
         return (1 - fraction_done) / (1 - settings.warmup)
@@ -783,8 +787,7 @@ def train_batch(
 ) -> tuple[Tensor, Tensor]:
     """One step of the optimizer on the images of a batch's index, resampled to `size`.
 
-    Returns the sum of the losses and the number of correctly classified images, as tensors on the
-    device.
+    Returns the sum of the losses and the number of correct predictions, as tensors on the device.
     """
     settings, compute, losses, hits = training.settings, training.compute, [], []
     on_cpu = compute.device.type == "cpu"
@@ -818,15 +821,15 @@ def compute_loss_sum(logits: Tensor, labels: Tensor, settings: MemberSettings) -
     # The published recipe applies softmax before a loss that applies it again. That bounds the loss
     # to 1.4612 to 2.4612 per image.
     scores = logits.softmax(dim=1) if settings.softmax_head else logits
-    # Smoothing asks for 91 % in place of 100 %, so that the last images, which nobody can read, do
-    # not pull at the weights: 0.13 points (standard error 0.02).
+    # Smoothing asks for 91 % in place of 100 %: 0.13 points (standard error 0.02).
     smoothing = settings.label_smoothing
     return functional.cross_entropy(scores, labels, reduction="sum", label_smoothing=smoothing)
 
 
-def validate(training: Training, held_out: LabeledImages) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) in evaluation mode."""
-    logits = predict_logits(training.network, held_out.images, training.compute)
+def validate(training: Training, held_out: LabeledImages, size: int) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) in evaluation mode, on images of a size."""
+    transform = partial(resize, size=size)
+    logits = predict_logits(training.network, held_out.images, training.compute, transform)
     labels = held_out.labels.to(logits.device)
     # With label smoothing: the plain loss would choose epoch 5 of a run, at 99.14 %, over epoch 8,
     # at 99.45 %, because smoothed networks become less confident as they improve.
@@ -1013,9 +1016,8 @@ def train_member(
         training = start_training(own_settings, compute, len(data))
         planned_epochs = training.epochs
         epochs = train(training, data, held_out)
-        if wrap_epochs:
-            epochs = wrap_epochs(number, training, epochs)
-        logger.info(f"{len(data)} images to train on, {len(held_out)} held out")
+        epochs = wrap_epochs(number, training, epochs) if wrap_epochs else epochs
+        log_plan(training, len(data), len(held_out))
         for row in epochs:
             log_epoch(row, training)
         trained_at = time.perf_counter()
@@ -1033,7 +1035,7 @@ def train_member(
         history=training.history,
         planned_epochs=planned_epochs,
         best_epoch=training.best_epoch,
-        best_loss=training.best_loss,
+        best_loss=training.history[training.best_epoch - 1]["val_loss"],
         temperature=temperature,
         held_out_rows=held_out_rows,
         held_out_probabilities=held_out_probabilities,
@@ -1445,9 +1447,37 @@ def configure_logging(level: int = logging.INFO) -> None:
     logger.setLevel(level)
 
 
+def find_size_changes(image_sizes: Sequence[int], epochs: int) -> list[tuple[int, int]]:
+    """The size that each epoch ends at, as pairs: the first epoch with a size, and the size."""
+    changes: list[tuple[int, int]] = []
+    if not image_sizes:  # of a run that another version made
+        return changes
+    for epoch in range(1, epochs + 1):
+        size = image_sizes[math.ceil(epoch / epochs * len(image_sizes)) - 1]
+        if not changes or changes[-1][1] != size:
+            changes.append((epoch, size))
+    return changes
+
+
+def log_plan(training: Training, images: int, held_out: int) -> None:
+    """Log how many images train, and at which sizes."""
+    logger.info(f"{images:,} images to train on, {held_out:,} held out to validate on")
+    epochs = training.epochs
+    changes = find_size_changes(training.settings.image_sizes, epochs)
+    parts = []
+    for (first, size), following in zip(changes, [*changes[1:], (epochs + 1, 0)], strict=True):
+        last = following[0] - 1
+        span = f"epochs {first} to {last}" if last > first else f"epoch {first}"
+        parts.append(f"{span} of {epochs} on {size} x {size} pixels")
+    if len(parts) > 1:
+        logger.info("Small images first: " + ", ".join(parts) + "; validation uses the same sizes.")
+
+
 def log_epoch(row: dict[str, float], training: Training) -> None:
     """Log one aligned line for an epoch."""
-    best = "  best" if training.best_epoch == row["epoch"] else ""
+    # Epochs at smaller sizes cannot be the best.
+    comparable = training.best_loss < math.inf
+    best = "  best" if training.best_epoch == row["epoch"] and comparable else ""
     logger.info(
         f"epoch {row['epoch']:3}/{training.epochs}  loss {row['train_loss']:.4f}  "
         f"accuracy {row['train_accuracy']:7.2%}  validation loss {row['val_loss']:.4f}  "
@@ -1651,6 +1681,19 @@ def measure_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> dict[str,
 # %% Drawing
 # The pictures of a run, each drawn into the matplotlib axes that it is given.
 
+# For a report's figures and for the one picture of a run.
+STYLE = {
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "grid.alpha": 0.4,
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+}
 TRAIN_COLOR, VALIDATION_COLOR = "#2563c9", "#c2510c"
 
 
@@ -1668,8 +1711,15 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
         axes.text(x, y, caption, ha="center", va="top", fontsize=7)
 
 
-def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
-    """`loss`, or `accuracy` as the error rate on a logarithmic scale, over epochs."""
+def draw_curves(
+    axes: Any, history: np.ndarray, quantity: str, image_sizes: Sequence[int] = ()
+) -> None:
+    """`loss`, or `accuracy` as the error rate on a logarithmic scale, over epochs.
+
+    A line marks each epoch from which on images of another size are trained and validated on.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     is_loss = quantity == "loss"
     for part, label, color in (
         ("train", "training", TRAIN_COLOR),
@@ -1682,9 +1732,26 @@ def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
             values = values if is_loss else (1 - values).clip(min=2e-4)
             label_once = label if number == history["member"].min() else None
             axes.plot(rows["epoch"], values, ".-", color=color, alpha=0.8, label=label_once)
-    axes.set(xlabel="epoch", title="loss" if is_loss else "error rate")
-    axes.set_yscale("linear" if is_loss else "log")
-    axes.legend()
+    axes.set(xlabel="epoch", ylabel="loss" if is_loss else "error rate")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not is_loss:
+        format_error_axis(axes)
+    for epoch, size in find_size_changes(image_sizes, int(history["epoch"].max()))[1:]:
+        axes.axvline(epoch - 0.5, linestyle="--", color="grey", linewidth=1)
+        top = axes.get_xaxis_transform()  # x in epochs, y from the bottom to the top
+        text = f" {size} x {size}"
+        axes.text(epoch - 0.5, 0.98, text, transform=top, va="top", fontsize=8, color="grey")
+    axes.legend(loc="upper right")
+
+
+def format_error_axis(axes: Any) -> None:
+    """Give error rates a logarithmic scale with ticks such as 1 % and 0.5 %."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g} %")
 
 
 def draw_confusion(axes: Any, held_out: HeldOutPredictions) -> None:
@@ -1703,6 +1770,7 @@ def draw_confusion(axes: Any, held_out: HeldOutPredictions) -> None:
         xticks=range(CLASSES),
         yticks=range(CLASSES),
     )
+    axes.grid(visible=False)
 
 
 def draw_mistakes(axes: Any, digits: Digits, held_out: HeldOutPredictions, most: int = 40) -> None:
@@ -1713,24 +1781,29 @@ def draw_mistakes(axes: Any, digits: Digits, held_out: HeldOutPredictions, most:
         f"{held_out.predicted[i]}, {held_out.confidence[i]:.0%}\nis a {held_out.label[i]}"
         for i in first
     ]
-    draw_images(axes, digits.train_images[held_out.row[first]], captions)
+    columns = 10 if len(first) > 20 else 5  # a few are drawn larger
+    draw_images(axes, digits.train_images[held_out.row[first]], captions, columns)
     axes.set_title(f"most confident of {len(wrong)} errors on {len(held_out):,} held-out images")
 
 
 def draw_result(result: Result, digits: Digits) -> Any:
     """Curves, confusion matrix and mistakes, as one matplotlib figure."""
     # Imported here because it takes a second. A Figure of its own needs no display.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 10))
-    losses, errors, confusion, mistakes = figure.subplots(2, 2).flat
-    history = make_history_table(result)
-    draw_curves(losses, history, "loss")
-    draw_curves(errors, history, "accuracy")
     held_out = collect_held_out(result, digits)
-    if len(held_out):
-        draw_confusion(confusion, held_out)
-        draw_mistakes(mistakes, digits, held_out)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(13, 10 if len(held_out) else 4), layout="constrained")
+        curves, *below = figure.subfigures(2 if len(held_out) else 1, 1, squeeze=False).flat
+        losses, errors = curves.subplots(1, 2)
+        history = make_history_table(result)
+        draw_curves(losses, history, "loss", result.settings.image_sizes)
+        draw_curves(errors, history, "accuracy", result.settings.image_sizes)
+        for part in below:
+            confusion, mistakes = part.subplots(1, 2, width_ratios=(1, 2))
+            draw_confusion(confusion, held_out)
+            draw_mistakes(mistakes, digits, held_out)
     return figure
 
 
@@ -1738,7 +1811,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "afce6ce0388fb9ce55d2f24ed800f0004b8ed82998d7e1413551434b01568ea3"
+SOURCE_DIGEST = "8eaa2c684cc5b99c70f7960012b2599a1625fa0b3216a45321a38891855b7a67"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -47,8 +47,8 @@ reached, spent = metrics["validation"], seconds["total"]
 print(f"{reached['accuracy']:.2%} of {reached['images']:,} held-out digits, {spent:.0f} s")
 # %% main: Loss and error rate over the epochs
 figure, (losses, errors) = pyplot.subplots(1, 2, figsize=(12, 4))
-draw_curves(losses, make_history_table(result), "loss")
-draw_curves(errors, make_history_table(result), "accuracy")
+draw_curves(losses, make_history_table(result), "loss", settings.image_sizes)
+draw_curves(errors, make_history_table(result), "accuracy", settings.image_sizes)
 # %% main: The confusion matrix
 held_out = collect_held_out(result, digits)
 figure, axes = pyplot.subplots(figsize=(7, 7))

@@ -19,10 +19,7 @@ PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
 
 
 def read_digits(folder: Path) -> Digits:
-    """Training and test images from a folder, or a `zipfile.Path`, with both CSVs.
-
-    Raises InputError for a file, column or value that is missing or wrong.
-    """
+    """The images in a folder with both CSVs; InputError for a wrong file, column or value."""
     table = read_table(folder / TRAIN_FILE, ["label", *PIXEL_COLUMNS])
     labels = torch.from_numpy(table[:, 0].astype(np.int64))
     # A copy, because the pixels are a view of the table, with the labels between its rows.

@@ -11,9 +11,23 @@ import numpy as np
 from torch import Tensor
 
 from .basics import CLASSES, IMAGE_SIZE, Digits
+from .console import find_size_changes
 from .results import HeldOutPredictions, collect_held_out, make_history_table
 from .run import Result
 
+# For a report's figures and for the one picture of a run.
+STYLE = {
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "grid.alpha": 0.4,
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+}
 TRAIN_COLOR, VALIDATION_COLOR = "#2563c9", "#c2510c"
 
 
@@ -31,8 +45,15 @@ def draw_images(axes: Any, images: Tensor, captions: Sequence[str] = (), columns
         axes.text(x, y, caption, ha="center", va="top", fontsize=7)
 
 
-def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
-    """`loss`, or `accuracy` as the error rate on a logarithmic scale, over epochs."""
+def draw_curves(
+    axes: Any, history: np.ndarray, quantity: str, image_sizes: Sequence[int] = ()
+) -> None:
+    """`loss`, or `accuracy` as the error rate on a logarithmic scale, over epochs.
+
+    A line marks each epoch from which on images of another size are trained and validated on.
+    """
+    from matplotlib.ticker import MaxNLocator
+
     is_loss = quantity == "loss"
     for part, label, color in (
         ("train", "training", TRAIN_COLOR),
@@ -45,9 +66,26 @@ def draw_curves(axes: Any, history: np.ndarray, quantity: str) -> None:
             values = values if is_loss else (1 - values).clip(min=2e-4)
             label_once = label if number == history["member"].min() else None
             axes.plot(rows["epoch"], values, ".-", color=color, alpha=0.8, label=label_once)
-    axes.set(xlabel="epoch", title="loss" if is_loss else "error rate")
-    axes.set_yscale("linear" if is_loss else "log")
-    axes.legend()
+    axes.set(xlabel="epoch", ylabel="loss" if is_loss else "error rate")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not is_loss:
+        format_error_axis(axes)
+    for epoch, size in find_size_changes(image_sizes, int(history["epoch"].max()))[1:]:
+        axes.axvline(epoch - 0.5, linestyle="--", color="grey", linewidth=1)
+        top = axes.get_xaxis_transform()  # x in epochs, y from the bottom to the top
+        text = f" {size} x {size}"
+        axes.text(epoch - 0.5, 0.98, text, transform=top, va="top", fontsize=8, color="grey")
+    axes.legend(loc="upper right")
+
+
+def format_error_axis(axes: Any) -> None:
+    """Give error rates a logarithmic scale with ticks such as 1 % and 0.5 %."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.minorticks_off()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(lambda value, position: f"{100 * value:g} %")
 
 
 def draw_confusion(axes: Any, held_out: HeldOutPredictions) -> None:
@@ -66,6 +104,7 @@ def draw_confusion(axes: Any, held_out: HeldOutPredictions) -> None:
         xticks=range(CLASSES),
         yticks=range(CLASSES),
     )
+    axes.grid(visible=False)
 
 
 def draw_mistakes(axes: Any, digits: Digits, held_out: HeldOutPredictions, most: int = 40) -> None:
@@ -76,22 +115,27 @@ def draw_mistakes(axes: Any, digits: Digits, held_out: HeldOutPredictions, most:
         f"{held_out.predicted[i]}, {held_out.confidence[i]:.0%}\nis a {held_out.label[i]}"
         for i in first
     ]
-    draw_images(axes, digits.train_images[held_out.row[first]], captions)
+    columns = 10 if len(first) > 20 else 5  # a few are drawn larger
+    draw_images(axes, digits.train_images[held_out.row[first]], captions, columns)
     axes.set_title(f"most confident of {len(wrong)} errors on {len(held_out):,} held-out images")
 
 
 def draw_result(result: Result, digits: Digits) -> Any:
     """Curves, confusion matrix and mistakes, as one matplotlib figure."""
     # Imported here because it takes a second. A Figure of its own needs no display.
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 10))
-    losses, errors, confusion, mistakes = figure.subplots(2, 2).flat
-    history = make_history_table(result)
-    draw_curves(losses, history, "loss")
-    draw_curves(errors, history, "accuracy")
     held_out = collect_held_out(result, digits)
-    if len(held_out):
-        draw_confusion(confusion, held_out)
-        draw_mistakes(mistakes, digits, held_out)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(13, 10 if len(held_out) else 4), layout="constrained")
+        curves, *below = figure.subfigures(2 if len(held_out) else 1, 1, squeeze=False).flat
+        losses, errors = curves.subplots(1, 2)
+        history = make_history_table(result)
+        draw_curves(losses, history, "loss", result.settings.image_sizes)
+        draw_curves(errors, history, "accuracy", result.settings.image_sizes)
+        for part in below:
+            confusion, mistakes = part.subplots(1, 2, width_ratios=(1, 2))
+            draw_confusion(confusion, held_out)
+            draw_mistakes(mistakes, digits, held_out)
     return figure

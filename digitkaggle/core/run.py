@@ -15,7 +15,7 @@ from operator import attrgetter
 
 from torch import Tensor
 
-from .basics import Compute, Digits, LabeledImages, logger
+from .basics import Compute, Digits, LabeledImages
 from .prediction import Model, average_members
 from .settings import Settings, derive_member_settings
 from .split import split_for_member
@@ -102,7 +102,7 @@ def train_member(
     """
     from .calibration import calibrate
     from .classic import select_training_images
-    from .console import log_epoch
+    from .console import log_epoch, log_plan
     from .device import reuse_freed_memory
     from .test_images import add_test_images
 
@@ -121,9 +121,8 @@ def train_member(
         training = start_training(own_settings, compute, len(data))
         planned_epochs = training.epochs
         epochs = train(training, data, held_out)
-        if wrap_epochs:
-            epochs = wrap_epochs(number, training, epochs)
-        logger.info(f"{len(data)} images to train on, {len(held_out)} held out")
+        epochs = wrap_epochs(number, training, epochs) if wrap_epochs else epochs
+        log_plan(training, len(data), len(held_out))
         for row in epochs:
             log_epoch(row, training)
         trained_at = time.perf_counter()
@@ -141,7 +140,7 @@ def train_member(
         history=training.history,
         planned_epochs=planned_epochs,
         best_epoch=training.best_epoch,
-        best_loss=training.best_loss,
+        best_loss=training.history[training.best_epoch - 1]["val_loss"],
         temperature=temperature,
         held_out_rows=held_out_rows,
         held_out_probabilities=held_out_probabilities,

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..core.basics import InputError
+from ..core.drawing import STYLE, format_error_axis
 from ..core.results import write_file
 from ..runs.finished import FinishedRun, average_by_row, read_run
-from .figures import STYLE, WIDE, format_error_axis, make_axes, render_png
+from .figures import WIDE, make_axes, render_png
 
 SIGNIFICANCE_LEVEL = 0.05
 ACCURACY = "accuracy (standard error)"

@@ -19,19 +19,6 @@ from ..core.results import HeldOutPredictions
 from ..core.settings import Settings, derive_member_settings
 from ..runs.finished import FinishedRun
 
-STYLE = {
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "font.size": 9,
-    "grid.alpha": 0.4,
-    "legend.frameon": False,
-    "savefig.bbox": "tight",
-    "savefig.dpi": 130,
-}
 NARROW, WIDE = 4.5, 9  # inches
 CALIBRATION_BINS = 15
 TEST_IMAGES_SHOWN = 40
@@ -49,31 +36,21 @@ def make_axes(width: float, height: float, columns: int = 1) -> Any:
 def render_png(figure: Any) -> bytes:
     """A figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # a third of the time
+    figure.savefig(
+        buffer, format="png", bbox_inches="tight", pil_kwargs={"compress_level": 1}
+    )  # a third of the time
     return buffer.getvalue()
 
 
 def plot_curves(run: FinishedRun) -> Any:
     """Loss and error rate over the epochs, with dotted lines at the epochs of the weights."""
     loss, errors = make_axes(WIDE, 3.4, columns=2)
-    draw_curves(loss, run.history, "loss")
-    draw_curves(errors, run.history, "accuracy")
-    format_error_axis(errors)
-    for axes in (loss, errors):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+    image_sizes = run.metrics["settings"].get("image_sizes", ())
+    for axes, quantity in ((loss, "loss"), (errors, "accuracy")):
+        draw_curves(axes, run.history, quantity, image_sizes)
         for epoch in run.best_epochs:
             axes.axvline(epoch, linestyle=":", color="black", linewidth=1)
     return loss.figure
-
-
-def format_error_axis(axes: Any) -> None:
-    """Give error rates a logarithmic scale that is readable within a single decade, too."""
-    from matplotlib.ticker import LogLocator
-
-    axes.set_yscale("log")
-    axes.minorticks_off()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter("{x:.2%}")
 
 
 def plot_confusion(held_out: HeldOutPredictions) -> Any:
@@ -81,7 +58,6 @@ def plot_confusion(held_out: HeldOutPredictions) -> Any:
     axes = make_axes(NARROW, NARROW)
     draw_confusion(axes, held_out)
     axes.set_title("Confusion matrix: true digit by predicted digit")
-    axes.grid(visible=False)
     return axes.figure
 
 

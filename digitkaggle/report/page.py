@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..core.basics import IMAGE_SIZE, Digits, InputError
+from ..core.drawing import STYLE
 from ..core.networks import build_network
 from ..core.results import write_file
 from ..core.settings import Settings
@@ -35,7 +36,7 @@ def make_report(folder: Path, digits: Digits | None = None) -> Path:
         settings = restore_settings(run.metrics["settings"])
     except InputError:  # another version's: the report leaves out what needs them
         settings = None
-    with rc_context(figures.STYLE):
+    with rc_context(STYLE):
         for name, figure in draw_figures(run, digits, settings):
             picture = figures.render_png(figure)
             write_file(folder / FIGURES / f"{name}.png", picture)

@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from digitkaggle.core.augment import apply_affine, augment, build_affine_matrices, erase_squares
+from digitkaggle.core.augment import (
+    apply_affine,
+    augment,
+    build_affine_matrices,
+    erase_squares,
+    resize,
+)
 from digitkaggle.core.settings import (
     PRESETS,
     MemberSettings,
@@ -110,3 +116,11 @@ def test_any_ranges_transform_each_image_by_its_own_seeded_draw_within_bounds(se
     assert torch.equal(result, augment(images, member, make_generator(seed), size))
     assert not torch.equal(*result) or not result.any()
     assert torch.equal(images[0], make_noise(1)[0]), "the input is unchanged"
+
+
+def test_resizing_is_the_resampling_of_augmentation_without_its_ranges():
+    still = {"rotation": 0, "shift": 0, "zoom": 0, "shear": 0}
+    settings = derive_member_settings(make_settings("fast", still), 1)
+    for size in (14, 20, 28):
+        expected = augment(make_noise(), settings, make_generator(), size)
+        torch.testing.assert_close(resize(make_noise(), size), expected)

@@ -40,7 +40,7 @@ def start_small(digits: Digits, held_out: int = 100, compute: Compute = CPU, **c
 def given_losses(monkeypatch):
     """Validation returns `LOSSES`, whose lowest comes in epoch 4, and again in epoch 7."""
 
-    def validate(training, held_out):
+    def validate(training, held_out, size):
         return LOSSES[training.epoch], 0.5
 
     monkeypatch.setattr("digitkaggle.core.training.validate", validate)
@@ -48,7 +48,7 @@ def given_losses(monkeypatch):
 
 @pytest.mark.usefixtures("given_losses")
 def test_the_best_weights_are_a_copy_of_those_of_the_epoch_with_the_lowest_loss(few_digits):
-    training, data, held_out = start_small(few_digits, epochs=8)
+    training, data, held_out = start_small(few_digits, epochs=8, image_sizes=(28,))
     weights = {}
     for row in train(training, data, held_out):
         weights[row["epoch"]] = copy.deepcopy(training.network.state_dict())
@@ -60,10 +60,44 @@ def test_the_best_weights_are_a_copy_of_those_of_the_epoch_with_the_lowest_loss(
 
 @pytest.mark.usefixtures("given_losses")
 def test_patience_ends_a_training_after_n_epochs_without_a_lower_loss(few_digits):
-    training, data, held_out = start_small(few_digits, epochs=50, patience=3)
+    training, data, held_out = start_small(few_digits, epochs=50, patience=3, image_sizes=(28,))
     rows = list(train(training, data, held_out))
     assert (rows[-1]["epoch"], training.best_epoch) == (7, 4)
     assert list(train(training, data, held_out)) == [], "a resume must not train on"
+
+
+@pytest.mark.usefixtures("given_losses")
+def test_only_epochs_at_full_size_can_be_the_best_and_patience_counts_from_them(few_digits):
+    # Epochs 1 to 4 end at 16 and 20 pixels, so the losses 0.5 and 0.4 there do not count.
+    sizes = {"image_sizes": (16, 20, 28, 28), "epochs": 8}
+    training, data, held_out = start_small(few_digits, **sizes)
+    best = [training.best_epoch for _ in train(training, data, held_out)]
+    assert best == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert training.best_loss == 0.4
+    training, data, held_out = start_small(few_digits, patience=1, **sizes)
+    assert [row["epoch"] for row in train(training, data, held_out)] == list(range(1, 9))
+
+
+def test_a_training_that_ends_before_full_size_keeps_its_last_epoch(few_digits):
+    training, data, held_out = start_small(few_digits, epochs=9, image_sizes=(16, 20, 28))
+    for _ in train(training, data, held_out):
+        if training.epoch == 2:
+            break
+    assert training.best_epoch == 2
+    assert are_equal(training.best_weights, training.network.state_dict())
+
+
+def test_validation_is_at_the_size_that_the_epoch_ends_at(few_digits, monkeypatch):
+    seen = []
+
+    def predict(network, images, compute, transform):
+        seen.append(transform(torch.zeros(1, 1, 28, 28)).shape[-1])
+        return torch.zeros(len(images), 10)
+
+    monkeypatch.setattr("digitkaggle.core.training.predict_logits", predict)
+    training, data, held_out = start_small(few_digits, epochs=6, image_sizes=(16, 20, 28))
+    list(train(training, data, held_out))
+    assert seen == [16, 16, 20, 20, 28, 28]
 
 
 def test_a_plan_that_is_lowered_between_two_epochs_ends_the_training_there(few_digits):

@@ -15,7 +15,7 @@ from digitkaggle.core.basics import Digits
 from digitkaggle.core.results import HeldOutPredictions
 from digitkaggle.core.settings import PRESETS, make_settings
 from digitkaggle.report.compare import compare_runs, compute_mcnemar
-from digitkaggle.report.figures import compute_calibration_error, plot_augmentation
+from digitkaggle.report.figures import compute_calibration_error, plot_augmentation, plot_curves
 from digitkaggle.report.page import draw_figures, make_report
 from digitkaggle.runs.finished import read_run
 from tests.conftest import REPOSITORY, copy_run
@@ -92,7 +92,6 @@ def test_a_report_shows_the_runs_numbers_and_all_figures(finished_run, sample):
         f"{metrics['validation']['accuracy']:.2%} of 200 held",
         "of its 1,000 test digits",
         metrics["data"]["origin"],
-        metrics["device"]["why"],
         "61,050 trained parameters",
         "muon_learning_rate",
         metrics["source_digest"],
@@ -239,3 +238,25 @@ def test_runs_without_common_images_or_data_are_compared_by_their_accuracy(finis
     assert "all-images against run: no common validation images" in text
     assert "elsewhere against run: other data" in text
     assert "ensemble against run: of 200 common images 0 are correct only in ensemble" in text
+
+
+def test_curves_mark_where_the_size_of_the_images_changes_with_readable_ticks(finished_run):
+    figure = plot_curves(read_run(finished_run))
+    for axes in figure.axes:
+        assert {text.get_text().strip() for text in axes.texts} == {"20 x 20", "28 x 28"}
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert "5 %" in labels
+    assert figure.axes[0].get_ylabel() == "loss"
+    assert figure.axes[1].get_ylabel() == "error rate"
+
+
+def test_the_reason_for_the_device_stands_in_the_report_only_where_a_gpu_was_passed_over(
+    finished_run,
+):
+    device = read_metrics(finished_run)["device"]
+    assert "No GPU because" not in Page(make_report(finished_run)).text
+    reason = "cuda does not work here (no kernel image is available); cpu works"
+    failed = copy_run(finished_run, finished_run.parent / "failed", device=device | {"why": reason})
+    assert f"No GPU because {reason}" in Page(make_report(failed)).text

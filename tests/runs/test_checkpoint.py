@@ -28,7 +28,9 @@ from digitkaggle.runs.checkpoint import (
     resume_epochs,
 )
 
-SMALL = {"widths": (4, 4, 4), "epochs": 3, "batch_size": 64, "minimum_steps": 0}
+# At one size, so that every epoch may be the best.
+SMALL = {"widths": (4, 4, 4), "epochs": 3, "batch_size": 64, "image_sizes": (28,)}
+SMALL |= {"minimum_steps": 0}
 # As the preset classic, with a small network: Adam, dropout, copies of the images, no schedule.
 LIKE_CLASSIC = SMALL | {"network": "compact", "learning_rate": 0.005, "piece_size": 32}
 FIELDS = [field.name for field in dataclasses.fields(Training)]
