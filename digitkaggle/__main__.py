@@ -16,8 +16,9 @@ class SafeStream:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        # A console that cannot encode a character shows its number.
-        stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):  # some programs replace the streams by their own
+            # A console that cannot encode a character shows its number.
+            stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
         """Write, or drop what cannot be written."""
