@@ -31,7 +31,7 @@ report: $(VENV)/installed ## write the newest run's report.html again (or RUN=..
 tune: $(VENV)/installed-tune ## search for better settings (ARGS='--trials 50')
 	@$(BIN)/python -m digitkaggle tune $(ARGS)
 
-demo: $(VENV)/installed-demo ## a page to draw digits on, for the newest run (or RUN=...)
+demo: $(VENV)/installed ## a page to draw digits on, for the newest run (or RUN=...)
 	@$(BIN)/python -m digitkaggle demo $(ARGS) $(RUN)
 
 download: $(VENV)/installed ## download the competition's data into data/, and check it
@@ -116,12 +116,11 @@ $(VENV)-kaggle/installed: Makefile constraints.txt
 	@touch $@
 
 # The pins are for what is missing: an installed torch is kept as it is.
-INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -demo -browser -bench)
+INSTALLS := $(addprefix $(VENV)/installed,-dev -tune -browser -bench)
 $(VENV)/installed-dev: EXTRAS := [dev]
 $(VENV)/installed-tune: EXTRAS := [tune]
-$(VENV)/installed-demo: EXTRAS := [demo]
 $(VENV)/installed-bench: EXTRAS := [dev,bench,cluster]
-$(VENV)/installed-browser: EXTRAS := [dev,demo,browser]
+$(VENV)/installed-browser: EXTRAS := [dev,browser]
 $(VENV)/installed $(INSTALLS): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
 	@if $(BIN)/python -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; \

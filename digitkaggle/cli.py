@@ -25,15 +25,17 @@ from .core.console import configure_logging
 from .core.main import OneLineParser, add_run_arguments, in_notebook, settings_from_args
 from .core.results import MODEL, write_file
 from .core.settings import Settings
-from .demo.page import serve_page
+from .demo.page import write_page
 from .demo.predictions import format_predictions, list_pictures, predict_pictures, save_inputs
+from .demo.server import serve_page
+from .export import export, find_digits
 from .report.compare import compare_runs
 from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration
 from .runs.data import read_test_images
 from .runs.files import read_json
 from .runs.finished import describe_accuracy, find_digits_of_run, load_model, read_run
-from .runs.folder import REPORT, RUNS, find_newest_run
+from .runs.folder import PAGE, REPORT, RUNS, find_newest_run
 from .runs.local import run_in_folder
 from .sample import load_digits, load_sample
 
@@ -175,13 +177,20 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     demo.add_argument("--port", type=int, default=7860, metavar="N", help="0: any free port")
     for command in (report, demo):
         command.add_argument("run", nargs="?", type=Path, metavar="RUN", help=RUN_HELP)
-    for command in (predict, demo):
-        command.add_argument("--device", default="auto", metavar="NAME")
-        command.add_argument("--threads", type=int, metavar="N")
+    predict.add_argument("--device", default="auto", metavar="NAME")
+    predict.add_argument("--threads", type=int, metavar="N")
+    for flag in ("--device", "--threads"):  # taken for a version: the browser computes
+        demo.add_argument(flag, help=argparse.SUPPRESS)
 
     export = add_command(handle_export, "export")
     export.add_argument("run", nargs="?", type=Path, metavar="RUN", help=RUN_HELP)
-    export.add_argument("--out", type=Path, default=Path("digits.onnx"), metavar="FILE")
+    export.add_argument(
+        "--out",
+        type=Path,
+        default=Path("digits.onnx"),
+        metavar="FILE",
+        help="FILE.onnx for other programs, or FILE.html: a page to draw on, with the model in it",
+    )
 
     fetch = add_command(
         lambda args: download(force=args.force), "download", "download the data into data/"
@@ -294,12 +303,13 @@ def report_run(folder: Path) -> None:
 
 
 def handle_export(args: argparse.Namespace) -> None:
-    """Write a run's model as an ONNX file, views and members included, and test it."""
-    from .export import export  # which needs an extra
-
-    logger.info("%s", export(args.run or find_newest_run(), args.out))
+    """Write a run's model, views and members included, as an ONNX file or as a page."""
+    logger.info("%s", export(args.run, args.out))
 
 
 def handle_demo(args: argparse.Namespace) -> None:
     """Serve a page to draw digits on, only for this machine unless --host says otherwise."""
-    serve_page(args.run or find_newest_run(), host=args.host, port=args.port, device=args.device)
+    run = args.run or find_newest_run()
+    page = (run if run.is_dir() else run.parent) / PAGE
+    logger.info("%s", write_page(run, page, find_digits(run)))
+    serve_page(page, host=args.host, port=args.port)

@@ -1,4 +1,4 @@
-"""A run's model as one ONNX file, views and members included, which needs neither torch nor us."""
+"""A run's model as one file, views and members included: ONNX, or a page for any browser."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core.basics import CLASSES, IMAGE_SIZE, Compute, InputError
+from .core.basics import CLASSES, IMAGE_SIZE, Compute, Digits, InputError
 from .core.prediction import TTA_VIEWS, Model, apply_view, average_members, is_confident
 from .core.results import METRICS, PROBABILITIES, write_file
+from .demo.page import write_page
 from .runs.finished import find_digits_of_run, load_model, read_run
+from .runs.folder import find_newest_run
 from .sample import load_sample
 
 BATCH = 1000  # images at once in the test of the file
@@ -42,7 +44,29 @@ class PortableModel(nn.Module):
         return average_members(members)
 
 
-def export(run: Path, out: Path) -> str:
+def export(run: Path | None, out: Path) -> str:
+    """Write the model of a run, by default the newest, to an .onnx or .html file; describe it.
+
+    Raises:
+        InputError: the file's name ends otherwise; or as `export_onnx` and `write_page` do.
+    """
+    match out.suffix.lower():
+        case ".onnx":
+            return export_onnx(run or find_newest_run(), out)
+        case ".html":
+            run = run or find_newest_run()
+            return write_page(run, out, find_digits(run))
+    raise InputError(f"{out}: a model is exported to a file that ends in .onnx or in .html")
+
+
+def find_digits(run: Path) -> Digits | None:
+    """The data of a run; None if they are not here, or if it is only a model's file."""
+    if not (run / METRICS).is_file():
+        return None
+    return find_digits_of_run(read_run(run).metrics, load_sample)
+
+
+def export_onnx(run: Path, out: Path) -> str:
     """Write a run's model to `out` after a test on its test images, if they are here; describe it.
 
     Raises:
@@ -53,13 +77,12 @@ def export(run: Path, out: Path) -> str:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError("export needs ONNX: pip install 'digitkaggle[onnx]'") from error
+        raise InputError("ONNX needs its extra: pip install 'digitkaggle[onnx]'") from error
     compute = Compute(torch.device("cpu"), torch.float32, "", torch.contiguous_format)
     model = load_model(run, compute=compute)
     content = convert_to_onnx(PortableModel(model).eval())
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    finished = read_run(run) if (run / METRICS).is_file() else None
-    digits = find_digits_of_run(finished.metrics, load_sample) if finished else None
+    digits = find_digits(run)
     if digits:
         images = digits.test_images
     else:

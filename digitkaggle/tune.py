@@ -147,7 +147,7 @@ def suggest_settings(trial: optuna.trial.BaseTrial, base: Settings) -> Settings:
         name: trial.suggest_float(name, low, high, log=name in LOGARITHMIC)
         for name, (low, high) in ranges.items()
     }
-    if base.network == "compact":
+    if base.network != "classic":
         factor = trial.suggest_categorical("width_factor", (0.5, 0.75, 1.0, 1.5))
         changes["widths"] = [max(4, 4 * round(width * factor / 4)) for width in base.widths]
     return dataclasses.replace(base, **changes)

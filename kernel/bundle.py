@@ -27,12 +27,22 @@ from digitkaggle.runs.source import compute_source_digest  # noqa: E402
 
 MODULES = (
     *("basics", "data", "settings", "split", "augment", "networks", "optimizers", "training"),
-    *("prediction", "run", "parsing", "kaggle", "device", "calibration", "classic", "console"),
+    *(
+        "prediction",
+        "run",
+        "affine",
+        "parsing",
+        "kaggle",
+        "device",
+        "calibration",
+        "classic",
+        "console",
+    ),
     *("test_images", "results", "drawing", "main"),
 )
-FIRST_TO_SKIP = "parsing"
+FIRST_TO_SKIP = "affine"
 # What the notebook needs before its first picture.
-EARLY = ("basics", "parsing", "kaggle", "console", "drawing")
+EARLY = ("basics", "affine", "parsing", "kaggle", "console", "drawing")
 SKIP_TITLE = "The rest may be skipped"
 SKIP_TEXT = (
     "The program needs it, but it is not about digits: device, files, pictures and the like."
@@ -73,8 +83,18 @@ class Chapter:
     names: dict[str, int]  # bound at top level, with the line
 
 
+def read_title(folder: Path, name: str) -> str:
+    """A chapter's title, the first line of the module's docstring."""
+    path = folder / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+    return (ast.get_docstring(tree) or "").partition("\n")[0].strip().rstrip(".")
+
+
 def read_chapter(folder: Path, name: str) -> Chapter:
-    """Parse a module, refuse what does not survive in one file, and cut its imports out."""
+    """Parse a module, refuse what does not survive in one file, and cut its imports out.
+
+    A local import, of a later chapter, becomes a comment with that chapter's title.
+    """
     path = folder / f"{name}.py"
     source = path.read_text(encoding="utf-8")
     tree, lines = ast.parse(source), source.splitlines(keepends=True)
@@ -91,16 +111,18 @@ def read_chapter(folder: Path, name: str) -> Chapter:
         raise BundleError(
             f"{path}:{last}: imports come first, and without comments, which would get lost"
         )
-    title, _, text = docstring.partition("\n")
+    text = docstring.partition("\n")[2]
     own = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level]
     local = [node for node in own if node not in imports]
     for node in local:
         end = node.end_lineno or node.lineno
         end += end < len(lines) and not lines[end].strip()  # with the blank line below it
-        lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
+        names, title = ", ".join(a.name for a in node.names), read_title(folder, str(node.module))
+        comment = f"{' ' * node.col_offset}# {names}: see the chapter {title}\n"
+        lines[node.lineno - 1 : end] = [comment, *[""] * (end - node.lineno)]
     return Chapter(
         name=name,
-        title=title.strip().rstrip("."),
+        title=read_title(folder, name),
         text=text.strip(),
         code="".join(lines[last:]).strip() + "\n",
         outside=[node for node in imports if node not in own],

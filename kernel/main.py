@@ -8,9 +8,10 @@
 # | `balanced`, the default on a CPU | 99.64 % (five splits, standard deviation 0.14) | 2 min |
 # | `best`, the default on a GPU | 99.68 % (each of its ten members, standard error 0.06) | 17 min |
 #
-# Read it from top to bottom: each chapter needs only those above it. In a hurry, read the chapters on
-# augmentation and the network for what is special about digits, the optimizer and training for what
-# makes it fast, and the run for the order of it all.
+# Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
+# be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
+# what is special about digits, the optimizer and training for what makes it fast, and the run for the
+# order of it all.
 #
 # Made by `make kernel` from digitkaggle/core; change it there.
 
@@ -132,6 +133,7 @@ def read_images(file: Path) -> Tensor:
 
 def read_table(path: Path, columns: list[str]) -> np.ndarray:
     """These columns of a CSV, which has them in any order, as uint8, rows x columns."""
+    # check_header, check_table, name_cell, parse_rows: see the chapter Parsing a table
     header: list[str] = []
     try:
         with path.open("rb") as file:
@@ -206,8 +208,11 @@ class Settings:
         for field in dataclasses.fields(self):
             # The way to set a field of a frozen dataclass.
             object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
-        if self.network == "compact" and (len(self.widths), len(self.depths)) != (3, 2):
-            raise InputError("the compact network has three widths and two depths")
+        stages = len(self.widths), len(self.depths)
+        if self.network != "classic" and stages != (3, 2):
+            raise InputError(
+                f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
+            )
         if self.augmentation != "affine" and set(self.image_sizes) != {IMAGE_SIZE}:
             raise InputError(f"image_sizes {self.image_sizes}: only affine changes sizes")
         if self.patience and not self.validation_fraction:
@@ -216,7 +221,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class MemberSettings(Settings):
-    """The settings of one member: a seed of its own, and one square in place of a tuple."""
+    """The settings of one member: its own seed, and `erasing` as one number, not one per member."""
 
     erasing: int = setting(0, "affine: erased square, pixels a side; 0: none", high=28)
 
@@ -335,6 +340,7 @@ def split_indices(
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
         raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
+    # The middles of equal steps, so that first and last class lose the same fraction, too.
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
 
@@ -369,7 +375,8 @@ def split_at_positions(
 # %% Augmentation
 # A 7 that is rotated, shifted, zoomed or sheared a little is still a 7. Each time training sees an
 # image, it transforms it again at random, so no two epochs are the same and nothing can be memorized:
-# 0.07 points (standard error 0.03) even in the three epochs of `fast`.
+# 0.07 points (standard error 0.03) even in the three epochs of `fast`. It runs on the device on whole
+# batches, 13 times faster than scipy image by image: 2.8 % of a training step on two CPU cores.
 
 def augment(
     images: Tensor, settings: MemberSettings, generator: torch.Generator, size: int = IMAGE_SIZE
@@ -378,11 +385,10 @@ def augment(
 
     From float, N x 1 x 28 x 28, to N x 1 x size x size; the generator is on the images' device.
     """
-    # On whole batches, on the device: 2.2 us an image on two CPU cores, 13 times faster than scipy
-    # image by image, and 2.8 % of a training step.
-    ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
+    # apply_affine, build_affine_matrices: see the chapter Affine maps
     if settings.augmentation != "affine":
         return images
+    ranges = (settings.rotation, settings.shift, settings.zoom, settings.shear)
     if any(ranges) or size != images.shape[-1]:
         # Uniform from -1 to 1. Drawn in one call, because each call costs a launch on a GPU.
         draws = torch.rand(len(images), 5, generator=generator, device=images.device) * 2 - 1
@@ -403,53 +409,12 @@ def erase_squares(images: Tensor, side: int, generator: torch.Generator) -> Tens
     """Set a square of `side` pixels (of 28) to 0 in half of the images, at a random place."""
     # Zhong et al., Random erasing data augmentation, 2017: a network that cannot rely on one part
     # of a digit must recognize it by the others.
+    # get_pixel_centers: see the chapter Affine maps
     draws = torch.rand(len(images), 3, generator=generator, device=images.device)
     centers = draws[:, :2, None] * 2 - 1  # N x 2 x 1, in the coordinates of `get_pixel_centers`
     near = (centers - get_pixel_centers(images.shape[-1], images.device)).abs() < side / IMAGE_SIZE
     square = near[:, 0, None, :] & near[:, 1, :, None] & (draws[:, 2, None, None] < 0.5)
     return images.masked_fill(square[:, None], 0)
-
-
-def build_affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
-    """Affine maps about the center of the image, N x 2 x 3, as `functional.affine_grid` takes them.
-
-    Rotation in degrees counterclockwise, N; shift in pixels of 28 to the right and down, N x 2;
-    zoom as a factor, N; shear in degrees to the right, N.
-    """
-    angle = rotation * (math.pi / 180)
-    cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    slope = torch.tan(shear * (math.pi / 180))
-    # From a place in the result to the place in the source that it shows, so every map is inverted:
-    # source = unshear(unrotate(unzoom(result - shift))).
-    of_x = torch.stack([cosine + slope * sine, slope * cosine - sine], dim=1)
-    linear = torch.stack([of_x, torch.stack([sine, cosine], dim=1)], dim=1)
-    # An image is 2 wide in these coordinates, and IMAGE_SIZE pixels.
-    offset = -linear @ (shift * (2 / IMAGE_SIZE)).unsqueeze(2)
-    return torch.cat([linear, offset], dim=2)
-
-
-def apply_affine(images: Tensor, matrices: Tensor, size: int) -> Tensor:
-    """Resample each image by its own map, bilinear, to N x 1 x size x size, with zeros outside."""
-    centers = get_pixel_centers(size, images.device)
-    # All pixels of a column share one product, all of a row another: 1.1 us an image, where
-    # functional.affine_grid multiplies a matrix for every pixel and takes 8.4 us.
-    of_rows = matrices[:, :, 1, None] * centers + matrices[:, :, 2, None]
-    planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], centers)
-    grid = planes.permute(0, 2, 3, 1)
-    return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Images, float, N x 1 x H x W, at the size of an epoch, resampled as `augment` does."""
-    if size == images.shape[-1]:
-        return images
-    identity = torch.eye(2, 3, device=images.device).expand(len(images), -1, -1)
-    return apply_affine(images, identity, size)
-
-
-def get_pixel_centers(size: int, device: torch.device) -> Tensor:
-    """The coordinates of `size` pixel centers; the edges of the image are -1 and 1."""
-    return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
 # %% The network
@@ -532,6 +497,7 @@ class SeededDropout(nn.Module):
         """In training, set values to zero at random and scale the others up to make up for it."""
         if not self.training or self.probability == 0:
             return values
+        # draw_mask: see the chapter The published recipe
         keep = 1 - self.probability
         mask = draw_mask(values, keep, self.generator)
         return values * mask.to(values.dtype).div_(keep)
@@ -542,6 +508,7 @@ def build_network(
 ) -> nn.Sequential:
     """The network that the settings name, on the device of `generator`, which draws its weights."""
     if settings.network == "classic":
+        # build_classic_network: see the chapter The published recipe
         network = build_classic_network(settings.dropout, generator)
     elif settings.network == "compact":
         widths, depths = settings.widths, settings.depths
@@ -600,7 +567,7 @@ class Muon:
     # Tells GradScaler to leave scale and overflows to `step`, which keeps both on the device. torch
     # itself would wait for every step to end, to ask whether it overflowed.
     _step_supports_amp_scaling = True
-    found_inf = None
+    found_inf = grad_scale = None  # GradScaler sets both before a step
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         # The first convolution has one input channel: nothing to orthogonalize.
@@ -715,8 +682,10 @@ def train(
     data are on its device. Without held-out images the last epoch counts as the best. Raises
     TrainingError if the loss is NaN or infinite.
     """
+    # make_step: see the chapter The device
     network, optimizer, settings = training.network, training.optimizer, training.settings
     step = make_step(training, data)
+    validates = held_out is not None and len(held_out) > 0
     while training.epoch < training.epochs:
         if 0 < settings.patience <= training.epoch - training.best_epoch:
             break
@@ -732,7 +701,7 @@ def train(
             fraction_done = (steps + 0.5) / (training.epochs * len(batches))
             for group in optimizer.param_groups:
                 rate = group["peak_lr"] * learning_rate_factor(settings, fraction_done)
-                on_device = isinstance(group["lr"], Tensor)
+                on_device = isinstance(group["lr"], Tensor)  # where replayed CUDA graphs read it
                 group["lr"] = group["lr"].fill_(rate) if on_device else rate
             # Small images first: they cost less and teach nearly all that can be learned early. Two
             # epochs at 28 x 28, which take about as long, lose 0.14 points (standard error 0.02).
@@ -742,11 +711,12 @@ def train(
             losses.append(loss)
             correct.append(hits)
 
-        # At the size of the last step: a network that saw only smaller images fails at 28 x 28.
-        unknown = math.nan, math.nan
-        val_loss, val_accuracy = validate(training, held_out, size) if held_out else unknown
+        val_loss, val_accuracy = math.nan, math.nan
+        if validates:
+            # At the size of the last step: a network that saw only smaller images fails at 28 x 28.
+            val_loss, val_accuracy = validate(training, held_out, size)
         train_loss = torch.stack(losses).sum().item() / len(data)
-        if not math.isfinite(train_loss) or (held_out and not math.isfinite(val_loss)):
+        if not math.isfinite(train_loss) or (validates and not math.isfinite(val_loss)):
             raise TrainingError(f"the loss is nan in epoch {epoch}: try a lower --learning-rate")
 
         row = {
@@ -760,9 +730,10 @@ def train(
         }
         training.epoch = epoch
         training.history.append(row)
-        # Epochs at smaller sizes do not compare: each is the best only until the next one ends.
+        # Losses at different sizes do not compare. So an epoch at a smaller size is kept, in case
+        # time is up, but any later epoch replaces it.
         at_full_size = size == settings.image_sizes[-1]
-        if not held_out or not at_full_size or val_loss < training.best_loss:
+        if not validates or not at_full_size or val_loss < training.best_loss:
             training.best_epoch = epoch
             training.best_loss = val_loss if at_full_size else math.inf
             # A copy: the tensors of state_dict() itself change as training continues.
@@ -828,6 +799,7 @@ def compute_loss_sum(logits: Tensor, labels: Tensor, settings: MemberSettings) -
 
 def validate(training: Training, held_out: LabeledImages, size: int) -> tuple[float, float]:
     """Mean loss and accuracy (0 to 1) in evaluation mode, on images of a size."""
+    # resize: see the chapter Affine maps
     transform = partial(resize, size=size)
     logits = predict_logits(training.network, held_out.images, training.compute, transform)
     labels = held_out.labels.to(logits.device)
@@ -884,8 +856,8 @@ class Model:
         )
 
 
-def average_members(probabilities: Sequence[Tensor]) -> Tensor:
-    """The mean of the members' probabilities: members x N x 10 to N x 10."""
+def average_members(probabilities: Sequence[Any]) -> Any:
+    """The mean of the members' probabilities, tensors or arrays: members x N x 10 to N x 10."""
     # Added one after another, in order: `mean` may add in another order, and give other bytes.
     return sum(probabilities[1:], start=probabilities[0]) / len(probabilities)
 
@@ -915,6 +887,7 @@ def is_confident(probabilities: Tensor) -> Tensor:
 
 def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
     """Images, float, N x 1 x 28 x 28, in another view: bilinear, zeros outside."""
+    # apply_affine, build_affine_matrices: see the chapter Affine maps
     rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
     matrix = build_affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
     return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])
@@ -976,6 +949,7 @@ def run(
         wrap_epochs: wraps the iterator of a member's epochs; it may save, print, shorten or stop.
         map_members: maps the training function over the members' numbers; `map` trains them here.
     """
+    # log_members: see the chapter The console
     train_one = partial(
         train_member, settings=settings, digits=digits, compute=compute, wrap_epochs=wrap_epochs
     )
@@ -983,6 +957,7 @@ def run(
     members, teachers = sorted(log_members(trained, digits), key=attrgetter("number")), []
     # With fewer members than planned, time is up.
     if settings.learn_from_test and len(members) == settings.members:
+        # train_students: see the chapter Unlabeled test images
         students = train_students(members, train_one, map_members)
         if students := sorted(log_members(students, digits), key=attrgetter("number")):
             members, teachers = students, members
@@ -1001,6 +976,11 @@ def train_member(
 
     With `test_targets`, probabilities, float32, test images x 10, it also trains on test images.
     """
+    # calibrate: see the chapter Calibration
+    # select_training_images: see the chapter The published recipe
+    # log_epoch, log_plan: see the chapter The console
+    # reuse_freed_memory: see the chapter The device
+    # add_test_images: see the chapter Unlabeled test images
     own_settings = derive_member_settings(settings, number)
     train_rows, held_out_rows = split_for_member(digits.train_labels, settings, number)
     held_out = LabeledImages(digits.train_images[held_out_rows], digits.train_labels[held_out_rows])
@@ -1062,6 +1042,51 @@ import sys
 import warnings
 from concurrent.futures import BrokenExecutor
 from typing import BinaryIO, NoReturn
+
+
+# %% Affine maps
+# Rotation, shift, zoom and shear of whole batches, each image by its own map.
+
+def build_affine_matrices(rotation: Tensor, shift: Tensor, zoom: Tensor, shear: Tensor) -> Tensor:
+    """Affine maps about the center of the image, N x 2 x 3, as `functional.affine_grid` takes them.
+
+    Rotation in degrees counterclockwise, N; shift in pixels of 28 to the right and down, N x 2;
+    zoom as a factor, N; shear in degrees to the right, N.
+    """
+    angle = rotation * (math.pi / 180)
+    cosine, sine = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    slope = torch.tan(shear * (math.pi / 180))
+    # From a place in the result to the place in the source that it shows, so every map is inverted:
+    # source = unshear(unrotate(unzoom(result - shift))).
+    of_x = torch.stack([cosine + slope * sine, slope * cosine - sine], dim=1)
+    linear = torch.stack([of_x, torch.stack([sine, cosine], dim=1)], dim=1)
+    # An image is 2 wide in these coordinates, and IMAGE_SIZE pixels.
+    offset = -linear @ (shift * (2 / IMAGE_SIZE)).unsqueeze(2)
+    return torch.cat([linear, offset], dim=2)
+
+
+def apply_affine(images: Tensor, matrices: Tensor, size: int) -> Tensor:
+    """Resample each image by its own map, bilinear, to N x 1 x size x size, with zeros outside."""
+    centers = get_pixel_centers(size, images.device)
+    # All pixels of a column share one product, all of a row another: 1.1 us an image, where
+    # functional.affine_grid multiplies a matrix for every pixel and takes 8.4 us.
+    of_rows = matrices[:, :, 1, None] * centers + matrices[:, :, 2, None]
+    planes = torch.addcmul(of_rows[..., None], matrices[:, :, 0, None, None], centers)
+    grid = planes.permute(0, 2, 3, 1)
+    return functional.grid_sample(images, grid, mode="bilinear", align_corners=False)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Images, float, N x 1 x H x W, at the size of an epoch, resampled as `augment` does."""
+    if size == images.shape[-1]:
+        return images
+    identity = torch.eye(2, 3, device=images.device).expand(len(images), -1, -1)
+    return apply_affine(images, identity, size)
+
+
+def get_pixel_centers(size: int, device: torch.device) -> Tensor:
+    """The coordinates of `size` pixel centers; the edges of the image are -1 and 1."""
+    return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
 # %% Parsing a table
@@ -1586,6 +1611,7 @@ def write_results(
     folder: Path, result: Result, digits: Digits, metrics: dict, submission: str = SUBMISSION
 ) -> None:
     """Write a run's files; `metrics.json`, which marks a finished run, comes last."""
+    # draw_result: see the chapter Drawing
     probabilities = result.probabilities.numpy()
     held_out = collect_held_out(result, digits)
     history = make_history_table(result)
@@ -1811,7 +1837,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "8eaa2c684cc5b99c70f7960012b2599a1625fa0b3216a45321a38891855b7a67"
+SOURCE_DIGEST = "2c3c493b8b99fc11451822b7ed8b0142a6fc287cbdadc37962429f8485d49375"
 
 
 class OneLineParser(argparse.ArgumentParser):

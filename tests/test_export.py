@@ -33,6 +33,15 @@ def test_a_model_is_exported_as_one_file_with_the_same_predictions(tmp_path, cap
     assert (exported.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.98
 
 
+@pytest.mark.parametrize("name", ["digits.pt", "digits", "onnx"])
+def test_a_file_that_ends_otherwise_is_refused_before_any_work(tmp_path, capsys, name):
+    assert main(["export", str(tmp_path / "nowhere"), "--out", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / name}: ")
+    assert ".onnx or in .html" in error
+    assert list(tmp_path.iterdir()) == []
+
+
 def average_geometrically(probabilities):
     """A geometric mean, in place of `average_members`."""
     mean = torch.stack(list(probabilities)).log().mean(dim=0).exp()

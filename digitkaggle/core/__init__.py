@@ -9,6 +9,7 @@ Kaggle it finds the competition's data and the GPU by itself.
 | `balanced`, the default on a CPU | 99.64 % (five splits, standard deviation 0.14) | 2 min |
 | `best`, the default on a GPU | 99.68 % (each of its ten members, standard error 0.06) | 17 min |
 
-Read it from top to bottom: each chapter needs only those above it. In a hurry, read the chapters on
-augmentation and the network for what is special about digits, the optimizer and training for what
-makes it fast, and the run for the order of it all."""
+Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
+be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
+what is special about digits, the optimizer and training for what makes it fast, and the run for the
+order of it all."""

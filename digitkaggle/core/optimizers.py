@@ -50,7 +50,7 @@ class Muon:
     # Tells GradScaler to leave scale and overflows to `step`, which keeps both on the device. torch
     # itself would wait for every step to end, to ask whether it overflowed.
     _step_supports_amp_scaling = True
-    found_inf = None
+    found_inf = grad_scale = None  # GradScaler sets both before a step
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         # The first convolution has one input channel: nothing to orthogonalize.

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .augment import apply_affine, build_affine_matrices
 from .basics import CLASSES, Compute
 from .settings import Settings
 from .training import predict_logits
@@ -46,8 +46,8 @@ class Model:
         )
 
 
-def average_members(probabilities: Sequence[Tensor]) -> Tensor:
-    """The mean of the members' probabilities: members x N x 10 to N x 10."""
+def average_members(probabilities: Sequence[Any]) -> Any:
+    """The mean of the members' probabilities, tensors or arrays: members x N x 10 to N x 10."""
     # Added one after another, in order: `mean` may add in another order, and give other bytes.
     return sum(probabilities[1:], start=probabilities[0]) / len(probabilities)
 
@@ -77,6 +77,8 @@ def is_confident(probabilities: Tensor) -> Tensor:
 
 def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
     """Images, float, N x 1 x 28 x 28, in another view: bilinear, zeros outside."""
+    from .affine import apply_affine, build_affine_matrices
+
     rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
     matrix = build_affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
     return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])

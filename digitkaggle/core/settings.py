@@ -68,8 +68,11 @@ class Settings:
         for field in dataclasses.fields(self):
             # The way to set a field of a frozen dataclass.
             object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
-        if self.network == "compact" and (len(self.widths), len(self.depths)) != (3, 2):
-            raise InputError("the compact network has three widths and two depths")
+        stages = len(self.widths), len(self.depths)
+        if self.network != "classic" and stages != (3, 2):
+            raise InputError(
+                f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
+            )
         if self.augmentation != "affine" and set(self.image_sizes) != {IMAGE_SIZE}:
             raise InputError(f"image_sizes {self.image_sizes}: only affine changes sizes")
         if self.patience and not self.validation_fraction:
@@ -78,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class MemberSettings(Settings):
-    """The settings of one member: a seed of its own, and one square in place of a tuple."""
+    """The settings of one member: its own seed, and `erasing` as one number, not one per member."""
 
     erasing: int = setting(0, "affine: erased square, pixels a side; 0: none", high=28)
 

@@ -41,6 +41,7 @@ def split_indices(
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
         raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
+    # The middles of equal steps, so that first and last class lose the same fraction, too.
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
 

@@ -1,1 +1,1 @@
-"""Own pictures of digits, and a page to draw on."""
+"""Own pictures of digits, and the page to draw on: the model in one HTML file."""

@@ -1,97 +1,105 @@
-"""The page to draw on: a canvas, the prediction while you draw, and the network's input.
+"""The page to draw on: one HTML file with the model in it, which fetches nothing.
 
-Built on Gradio, an extra. Nothing on the page comes from elsewhere: no fonts, no statistics.
+The network is in it as layers (`layers.py`) and as the program that runs them (`network.js`).
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import os
-import socket
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import date
+from importlib import resources
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 
-from ..core.basics import InputError, logger
+from ..core.basics import VERSION, Compute, Digits
 from ..core.prediction import Model
-from ..runs.finished import load_model
-from .pictures import find_digit, open_picture
-from .predictions import predict_found
+from ..core.results import METRICS, MODEL, HeldOutPredictions, write_file
+from ..runs.finished import FinishedRun, average_by_row, load_model, read_run
+from .layers import convert_model
+from .predictions import LEAST_PROBABILITY
 
-PNG_URL = "data:image/png;base64,"
+TRIALS, MISTAKES = 40, 10  # digits to click on, and misclassified ones
 
 
-def serve_page(
-    run: Path, *, host: str = "127.0.0.1", port: int = 7860, device: str = "auto"
-) -> None:
-    """Serve the page for a run's model until interrupted; InputError without Gradio or a port."""
-    # Read when Gradio is imported: no usage statistics, no check for newer versions.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        advice = "`make demo` installs it, or pip install -e '.[demo]'"
-        raise InputError(f"the drawing page needs Gradio: {advice}") from error
-    predict = make_predictor(load_model(run, device=device))
-    port = find_port(host, port)
-    names = ("page.html", "page.css", "page.js")
-    html, css, script = (Path(__file__).with_name(name).read_text("utf-8") for name in names)
-    with gradio.Blocks(title="Draw a digit") as page:
-        gradio.HTML(
-            str(run),
-            server_functions=[predict],
-            html_template=html,
-            css_template=css,
-            js_on_load=script,
-        )
-    page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        footer_links=[],
-        quiet=True,
-        prevent_thread_lock=True,
+def write_page(run: Path, out: Path, digits: Digits | None) -> str:
+    """Write the page of a run's model to `out`, with digits of its data; describe it.
+
+    Args:
+        run: a run's folder, or a model.pt, which is without an accuracy.
+        digits: the run's data; None leaves out all held-out digits.
+
+    Raises:
+        InputError: there is no model, the page does not know one of its layers, or the file cannot
+            be written.
+    """
+    import jinja2
+
+    cpu = Compute(torch.device("cpu"), torch.float32, "", torch.contiguous_format)
+    model = load_model(run, compute=cpu)
+    finished = read_run(run) if (run / METRICS).is_file() else None
+    held_out = average_by_row(finished.held_out) if finished and finished.held_out else None
+    trials, mistakes = choose_digits(held_out) if held_out and digits else ([], [])
+    rows = [*trials, *mistakes]
+    here = resources.files(__package__)
+    html, style, script, *worker = (
+        (here / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page.js", "network.js", "drawing.js", "worker.js")
     )
-    logger.info("Draw on http://%s:%d/ with the model of %s; Ctrl-C ends it.", host, port, run)
-    page.block_thread()
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(html).render(
+        version=VERSION,
+        style=style,
+        script=script,
+        worker="\n".join(worker),
+        model=convert_model(model),
+        page={
+            "leastProbability": LEAST_PROBABILITY,
+            "digits": stack_digits(digits, held_out.row[rows]) if rows else None,
+        },
+        facts=list_facts(run, model, finished),
+        members=len(model.networks),
+        trials=held_out.label[trials].tolist() if rows else [],
+        mistakes=[(held_out.label[i], held_out.predicted[i]) for i in mistakes],
+        errors=int((~held_out.correct).sum()) if held_out else 0,
+        images=len(held_out) if held_out else 0,
+    )
+    write_file(out, page.encode())
+    return f"{out}: {len(page.encode()) / 1e3:,.0f} kB, a page that needs nothing: open or mail it"
 
 
-def make_predictor(model: Model) -> Callable[[str], dict[str, Any]]:
-    """A function from a drawing, a PNG's data URL, to a prediction for the page's script."""
-
-    def predict(drawing: str) -> dict[str, Any]:
-        try:
-            content = base64.b64decode(drawing.removeprefix(PNG_URL), validate=True)
-            colors = open_picture(io.BytesIO(content))
-        except (AttributeError, ValueError, InputError) as error:
-            raise InputError("that is not a drawing of this page") from error
-        prediction = predict_found([find_digit(colors)], model)[0]
-        url = None
-        if prediction.image is not None:
-            buffer = io.BytesIO()
-            Image.fromarray(prediction.image).save(buffer, format="PNG")
-            url = PNG_URL + base64.b64encode(buffer.getvalue()).decode()
-        return {
-            "digit": prediction.digit,
-            "problem": prediction.problem.capitalize(),
-            "probabilities": prediction.probabilities,
-            "image": url,
-        }
-
-    return predict
+def choose_digits(held_out: HeldOutPredictions) -> tuple[list[int], list[int]]:
+    """Positions of held-out digits: drawn at random, and the most confident errors."""
+    random = np.random.default_rng(0)
+    trials = random.choice(len(held_out), min(TRIALS, len(held_out)), replace=False)
+    wrong = np.flatnonzero(~held_out.correct)
+    mistakes = wrong[np.argsort(-held_out.confidence[wrong], kind="stable")][:MISTAKES]
+    return trials.tolist(), mistakes.tolist()
 
 
-def find_port(host: str, port: int) -> int:
-    """The port, if it can be listened on; any free one for 0."""
-    try:
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((host, port))
-            return trial.getsockname()[1]
-    except (OSError, OverflowError) as error:
-        place = f"{host}, port {port} cannot be listened on ({error})"
-        raise InputError(f"{place}: choose another by --port") from error
+def stack_digits(digits: Digits, rows: np.ndarray) -> str:
+    """Training images one below the other, as the URL of a PNG: a third of the bytes."""
+    buffer = io.BytesIO()
+    picture = digits.train_images[torch.from_numpy(rows)].flatten(0, 2).numpy()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def list_facts(run: Path, model: Model, finished: FinishedRun | None) -> Sequence[tuple[str, str]]:
+    """What the model is, without anything of the machine that it was trained on."""
+    networks, views = len(model.networks), model.settings.views
+    weights = sum(parameter.numel() for parameter in model.networks[0].parameters())
+    size = f"{networks} network{'s' if networks > 1 else ''} of {weights:,} weights"
+    if views > 1:
+        size += f", {views} views where unsure"
+    facts = [("Preset", model.settings.preset), ("Size", size)]
+    if finished and (found := finished.metrics.get("validation")):
+        accuracy = f"{found['accuracy']:.2%} of {found['images']:,} held-out digits"
+        facts.append(("Accuracy", f"{accuracy} (standard error {found['standard_error']:.2%})"))
+    path = run / MODEL if run.is_dir() else run
+    trained = date.fromtimestamp(path.stat().st_mtime).isoformat()
+    return [*facts, ("Trained", trained), ("Made with", f"digitkaggle {VERSION}")]

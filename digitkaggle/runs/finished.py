@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.basics import Compute, Digits, InputError, logger
+from ..core.basics import CLASSES, Compute, Digits, InputError, logger
 from ..core.device import choose_compute
 from ..core.kaggle import KAGGLE_TEST_IMAGES
 from ..core.networks import build_network
-from ..core.prediction import Model
+from ..core.prediction import Model, average_members
 from ..core.results import (
     HISTORY,
     METRICS,
@@ -110,12 +110,15 @@ def parse_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 def average_by_row(held_out: HeldOutPredictions) -> HeldOutPredictions:
-    """One prediction per image, in the order of `row`: the mean of members that share an image."""
-    import pandas as pd
-
-    row, first = np.unique(held_out.row, return_index=True)
-    means = pd.DataFrame(held_out.probabilities).groupby(held_out.row).mean()
-    return HeldOutPredictions(row, held_out.label[first], means.to_numpy())
+    """One prediction per image, by `row`: the average of members that share an image."""
+    row, first, counts = np.unique(held_out.row, return_index=True, return_counts=True)
+    order, ends = np.argsort(held_out.row, kind="stable"), np.cumsum(counts)
+    probabilities = np.empty((len(row), CLASSES), dtype=held_out.probabilities.dtype)
+    for count in np.unique(counts):
+        images = np.flatnonzero(counts == count)
+        members = [held_out.probabilities[order[ends[images] - k]] for k in range(count, 0, -1)]
+        probabilities[images] = average_members(members)
+    return HeldOutPredictions(row, held_out.label[first], probabilities)
 
 
 def describe_accuracy(metrics: Mapping[str, Any]) -> list[str]:

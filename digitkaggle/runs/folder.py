@@ -19,6 +19,7 @@ from .files import read_json, write_json
 RUNS = Path("runs")
 SAMPLE_SUBMISSION = "not-for-kaggle.csv"
 MEMBERS, REPORT, FIGURES = "members.npz", "report.html", "figures"
+PAGE = "digits.html"
 CHECKPOINT = "checkpoint"
 IDENTITY = Path(CHECKPOINT) / "run.json"
 # A folder with one of these is in use; without an identity, by something that is not a run.
@@ -109,7 +110,7 @@ def lock_run_folder(
 
 def start_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
     """Prepare a folder for this run: keep its own checkpoint unless `fresh`, delete another's."""
-    for name in (REPORT, MEMBERS, VALIDATION):  # of an earlier run; this one may write none
+    for name in (REPORT, PAGE, MEMBERS, VALIDATION):  # of an earlier run; this one may write none
         (folder / name).unlink(missing_ok=True)
     if fresh or read_identity(folder) != identity:
         delete_checkpoint(folder)

@@ -19,7 +19,8 @@ import torch
 from scipy import ndimage
 from torch.utils.flop_counter import FlopCounterMode
 
-from digitkaggle.core.augment import augment, build_affine_matrices
+from digitkaggle.core.affine import build_affine_matrices
+from digitkaggle.core.augment import augment
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute, make_step

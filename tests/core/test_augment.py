@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from digitkaggle.core.augment import (
-    apply_affine,
-    augment,
-    build_affine_matrices,
-    erase_squares,
-    resize,
-)
+from digitkaggle.core.affine import apply_affine, build_affine_matrices, resize
+from digitkaggle.core.augment import augment, erase_squares
 from digitkaggle.core.settings import (
     PRESETS,
     MemberSettings,

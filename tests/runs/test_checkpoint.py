@@ -91,7 +91,7 @@ def test_every_saved_field_comes_back(tmp_path, few_digits, changes):
 
 
 class Average(nn.Module):
-    """Something with a state of its own, as an average of weights has."""
+    """Something with a state of its own, as a future field may have."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Average(nn.Module):
 class ExtendedTraining(Training):
     """A training with fields that the checkpoint has never heard of."""
 
-    average: nn.Module = dataclasses.field(default_factory=Average)
+    extra_state: nn.Module = dataclasses.field(default_factory=Average)
     shadow: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     sampler: torch.Generator = dataclasses.field(default_factory=torch.Generator)
     decay: float = 0.0
@@ -122,13 +122,13 @@ def test_a_field_added_to_training_is_saved_and_restored_without_a_line_of_its_o
     monkeypatch.setattr(core_training, "Training", ExtendedTraining)
     imported = import_again(checkpoint)
     saved, restored = make_training(1), make_training(1)
-    saved.average.weights += 7
+    saved.extra_state.weights += 7
     saved.shadow["layer"] = torch.ones(2)
     saved.sampler.manual_seed(99)
     saved.decay = 0.5
     state = save_and_load(imported.collect_state(saved), tmp_path / "state.pt")
     imported.restore_training(restored, state)
-    assert restored.average.weights.tolist() == [7, 7, 7]
+    assert restored.extra_state.weights.tolist() == [7, 7, 7]
     assert restored.shadow["layer"].tolist() == [1, 1]
     assert restored.sampler.initial_seed() == 99
     assert restored.decay == 0.5

@@ -1,0 +1,236 @@
+// From a drawing to an image of MNIST's form, as the worker does it: 28 x 28, light ink on black.
+// These are the rules of digitkaggle/demo/pictures.py with the same numbers, for a drawing, which
+// has no paper, light or dirt. tests/demo/test_browser.py compares the two.
+//
+// A grid is { values, width, height }, row by row; ink is a grid of numbers from 0 to 1.
+
+const INK_BOX = 20;
+const LEAST_SHARE = 0.04; // a mark with less of the largest one's area is dirt
+const [MOST_HOLES, LEAST_HOLE] = [3, 0.004];
+const WIDEST = 1.8;
+const [BLOCK_WIDTH, BLOCK_INK] = [0.4, 0.92];
+const LEAST_STROKE = 0.085; // of the digit's height; thinner strokes fade when it is scaled down
+
+const SEVERAL = "several digits or marks: one digit a picture";
+const NO_DIGIT = "no digit: its shape is none that a digit has";
+
+// The one digit in a drawing: { image }, 784 bytes, or { problem }.
+function findDigit(drawing) {
+  const marks = labelMarks(mapGrid(drawing, (value) => value > 0.5), 8);
+  const largest = Math.max(...marks.list.map((mark) => mark.area));
+  const chosen = marks.list.filter((mark) => mark.area >= LEAST_SHARE * largest);
+  if (!chosen.length) return { problem: NO_DIGIT };
+  if (areApart(chosen)) return { problem: SEVERAL };
+  const numbers = new Set(chosen.map((mark) => mark.number));
+  const kept = mapGrid(marks, (number) => numbers.has(number));
+  // The soft edges of the strokes belong to the ink, the dirt around it does not.
+  const near = dilate(kept, Math.max(1, round(Math.max(drawing.width, drawing.height) / 80)));
+  const ink = mapGrid(drawing, (value, place) => (near.values[place] ? value : 0));
+  const [box] = findBoxes(mapGrid(ink, (value) => Number(value > 0.1)));
+  const mask = crop(kept, box);
+  if (!isShapedLikeADigit(mask)) return { problem: NO_DIGIT };
+  return { image: bringToMnistForm(thicken(crop(ink, box), mask)) };
+}
+
+// Numbers for the connected parts of a mask, from 1, with each one's area and box.
+function labelMarks({ values: mask, width, height }, neighbors) {
+  const values = new Int32Array(mask.length);
+  let count = 0;
+  for (let start = 0; start < mask.length; start++) {
+    if (!mask[start] || values[start]) continue;
+    const waiting = [start];
+    values[start] = ++count;
+    while (waiting.length) {
+      const place = waiting.pop();
+      const [x, y] = [place % width, Math.floor(place / width)];
+      for (let down = -1; down <= 1; down++) {
+        for (let right = -1; right <= 1; right++) {
+          if (neighbors === 4 && down && right) continue;
+          if (x + right < 0 || x + right >= width || y + down < 0 || y + down >= height) continue;
+          const next = place + down * width + right;
+          if (!mask[next] || values[next]) continue;
+          values[next] = count;
+          waiting.push(next);
+        }
+      }
+    }
+  }
+  const list = findBoxes({ values, width, height });
+  return { values, width, height, list };
+}
+
+// The area and box of each number above 0 in a grid: the first row and column, and those after it.
+function findBoxes({ values, width }) {
+  const boxes = [];
+  values.forEach((number, place) => {
+    if (!number) return;
+    const [x, y] = [place % width, Math.floor(place / width)];
+    const empty = { number, area: 0, top: y, left: x, bottom: y, right: x };
+    const box = (boxes[number - 1] ??= empty);
+    box.area++;
+    box.bottom = y + 1;
+    box.left = Math.min(box.left, x);
+    box.right = Math.max(box.right, x + 1);
+  });
+  return boxes;
+}
+
+// Whether two of the marks are digits of their own, not parts of one, as the bar of a 5 is.
+function areApart(marks) {
+  const tallest = Math.max(...marks.map((mark) => mark.bottom - mark.top));
+  const largest = Math.max(...marks.map((mark) => mark.area));
+  const tall = marks.filter(
+    (mark) => mark.bottom - mark.top >= tallest / 2 && mark.area >= largest / 5,
+  );
+  const gap = (one, other) =>
+    Math.max(
+      Math.max(one.left, other.left) - Math.min(one.right, other.right),
+      Math.max(one.top, other.top) - Math.min(one.bottom, other.bottom),
+    );
+  return tall.some((one) => tall.some((other) => gap(one, other) > 0.06 * tallest));
+}
+
+// Whether ink is neither a dash nor a block, and encloses few holes.
+function isShapedLikeADigit(mask) {
+  const { width, height } = mask;
+  const share = mask.values.reduce((sum, value) => sum + Number(value), 0) / mask.values.length;
+  if (width > WIDEST * height || (width > BLOCK_WIDTH * height && share > BLOCK_INK)) return false;
+  const paper = mapGrid(pad(mask, 1), (value) => !value);
+  const [, ...holes] = labelMarks(paper, 4).list; // the first begins in the corner: outside
+  const large = holes.filter((hole) => hole.area >= LEAST_HOLE * width * height);
+  return large.length <= MOST_HOLES;
+}
+
+// The ink with strokes that survive scaling down; a strip is four mean distances wide.
+function thicken(ink, mask) {
+  const distances = measureDistances(mask).filter((distance) => distance > 0);
+  const mean = distances.reduce((sum, distance) => sum + distance, 0) / distances.length;
+  const missing = LEAST_STROKE * Math.max(ink.width, ink.height) - (4 * mean - 1);
+  const radius = Math.max(0, round(missing / 2));
+  return dilate(pad(ink, radius), radius);
+}
+
+// From each pixel of a mask to the nearest one outside it; 0 outside.
+function measureDistances({ values: mask, width, height }) {
+  const above = new Float64Array(mask.length); // squared, to the nearest within the column
+  for (let x = 0; x < width; x++) {
+    let last = -Infinity;
+    for (let y = 0; y < height; y++) {
+      if (!mask[y * width + x]) last = y;
+      above[y * width + x] = (y - last) ** 2;
+    }
+    last = Infinity;
+    for (let y = height - 1; y >= 0; y--) {
+      if (!mask[y * width + x]) last = y;
+      above[y * width + x] = Math.min(above[y * width + x], (last - y) ** 2);
+    }
+  }
+  return Float64Array.from(mask, (_, place) => {
+    const x = place % width;
+    let best = above[place];
+    for (let step = 1; step ** 2 < best && step < width; step++) {
+      if (x >= step) best = Math.min(best, step ** 2 + above[place - step]);
+      if (x + step < width) best = Math.min(best, step ** 2 + above[place + step]);
+    }
+    return Math.sqrt(best);
+  });
+}
+
+// An ink's box as 28 x 28 bytes: 20 x 20 at most, its center of mass in the middle.
+function bringToMnistForm(ink) {
+  const scale = INK_BOX / Math.max(ink.width, ink.height);
+  const [width, height] = [ink.width, ink.height].map((side) => Math.max(1, round(side * scale)));
+  const small = transpose(resizeRows(transpose(resizeRows(ink, width)), height));
+  let [mass, across, down] = [0, 0, 0];
+  small.values.forEach((value, place) => {
+    const weight = Math.min(Math.max(value, 0), 1);
+    mass += weight;
+    across += weight * (place % width);
+    down += weight * Math.floor(place / width);
+  });
+  const left = round(SIDE / 2 - across / mass);
+  const top = round(SIDE / 2 - down / mass);
+  const image = new Uint8ClampedArray(SIDE * SIDE); // which rounds, and keeps to 0 and 255
+  small.values.forEach((value, place) => {
+    const [x, y] = [left + (place % width), top + Math.floor(place / width)];
+    if (x >= 0 && x < SIDE && y >= 0 && y < SIDE) image[y * SIDE + x] = 255 * value;
+  });
+  return image;
+}
+
+// Each row resampled to another width: bicubic, antialiased, as Pillow does it.
+function resizeRows({ values, width, height }, newWidth) {
+  const scale = width / newWidth;
+  const spread = Math.max(scale, 1); // where rows shrink, a new pixel takes in several old ones
+  const result = new Float64Array(newWidth * height);
+  for (let column = 0; column < newWidth; column++) {
+    const center = (column + 0.5) * scale;
+    const start = Math.max(0, Math.floor(center - 2 * spread + 0.5));
+    const stop = Math.min(width, Math.floor(center + 2 * spread + 0.5));
+    const weights = [];
+    for (let x = start; x < stop; x++) weights.push(weighCubic((x + 0.5 - center) / spread));
+    const sum = weights.reduce((total, weight) => total + weight, 0);
+    for (let y = 0; y < height; y++) {
+      let value = 0;
+      weights.forEach((weight, place) => (value += weight * values[y * width + start + place]));
+      result[y * newWidth + column] = value / sum;
+    }
+  }
+  return { values: result, width: newWidth, height };
+}
+
+// Keys's cubic kernel with a = -0.5.
+function weighCubic(distance) {
+  const x = Math.abs(distance);
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+// The maximum over a square around each pixel.
+function dilate(grid, radius) {
+  return transpose(dilateRows(transpose(dilateRows(grid, radius)), radius));
+}
+
+function dilateRows({ values, width, height }, radius) {
+  const result = new Float64Array(values);
+  for (let step = 1; step <= radius; step++) {
+    for (let place = 0; place < values.length; place++) {
+      const x = place % width;
+      if (x >= step) result[place] = Math.max(result[place], values[place - step]);
+      if (x + step < width) result[place] = Math.max(result[place], values[place + step]);
+    }
+  }
+  return { values: result, width, height };
+}
+
+function mapGrid({ values, width, height }, map) {
+  return { values: Array.from(values, map), width, height };
+}
+
+function transpose({ values, width, height }) {
+  const moved = (_, place) => values[(place % height) * width + Math.floor(place / height)];
+  return { values: Float64Array.from(values, moved), width: height, height: width };
+}
+
+function crop({ values, width }, { top, left, bottom, right }) {
+  const cut = [];
+  for (let y = top; y < bottom; y++) cut.push(...values.slice(y * width + left, y * width + right));
+  return { values: cut, width: right - left, height: bottom - top };
+}
+
+function pad({ values, width, height }, margin) {
+  const [wide, high] = [width + 2 * margin, height + 2 * margin];
+  const result = new Float64Array(wide * high);
+  values.forEach((value, place) => {
+    const [x, y] = [place % width, Math.floor(place / width)];
+    result[(y + margin) * wide + x + margin] = value;
+  });
+  return { values: result, width: wide, height: high };
+}
+
+// As Python and numpy round: halves to the even number.
+function round(number) {
+  const below = Math.floor(number);
+  if (number - below !== 0.5) return Math.round(number);
+  return below % 2 ? below + 1 : below;
+}
