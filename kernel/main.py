@@ -567,7 +567,7 @@ class Muon:
     # Tells GradScaler to leave scale and overflows to `step`, which keeps both on the device. torch
     # itself would wait for every step to end, to ask whether it overflowed.
     _step_supports_amp_scaling = True
-    found_inf = grad_scale = None  # GradScaler sets both before a step
+    found_inf = None  # GradScaler sets it before a step, and then `grad_scale`, too
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         # The first convolution has one input channel: nothing to orthogonalize.
@@ -1764,9 +1764,9 @@ def draw_curves(
         format_error_axis(axes)
     for epoch, size in find_size_changes(image_sizes, int(history["epoch"].max()))[1:]:
         axes.axvline(epoch - 0.5, linestyle="--", color="grey", linewidth=1)
-        top = axes.get_xaxis_transform()  # x in epochs, y from the bottom to the top
-        text = f" {size} x {size}"
-        axes.text(epoch - 0.5, 0.98, text, transform=top, va="top", fontsize=8, color="grey")
+        above = axes.get_xaxis_transform()  # x in epochs, y from 0 to 1, the top of the axes
+        text = f"{size} x {size}"
+        axes.text(epoch - 0.5, 1.01, text, transform=above, ha="center", fontsize=8, color="grey")
     axes.legend(loc="upper right")
 
 
@@ -1837,7 +1837,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "2c3c493b8b99fc11451822b7ed8b0142a6fc287cbdadc37962429f8485d49375"
+SOURCE_DIGEST = "2ca1f6266266b8364831869e41584a4f1b96a213895f4e287b197711381705a0"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -72,9 +72,9 @@ def draw_curves(
         format_error_axis(axes)
     for epoch, size in find_size_changes(image_sizes, int(history["epoch"].max()))[1:]:
         axes.axvline(epoch - 0.5, linestyle="--", color="grey", linewidth=1)
-        top = axes.get_xaxis_transform()  # x in epochs, y from the bottom to the top
-        text = f" {size} x {size}"
-        axes.text(epoch - 0.5, 0.98, text, transform=top, va="top", fontsize=8, color="grey")
+        above = axes.get_xaxis_transform()  # x in epochs, y from 0 to 1, the top of the axes
+        text = f"{size} x {size}"
+        axes.text(epoch - 0.5, 1.01, text, transform=above, ha="center", fontsize=8, color="grey")
     axes.legend(loc="upper right")
 
 

@@ -50,7 +50,7 @@ class Muon:
     # Tells GradScaler to leave scale and overflows to `step`, which keeps both on the device. torch
     # itself would wait for every step to end, to ask whether it overflowed.
     _step_supports_amp_scaling = True
-    found_inf = grad_scale = None  # GradScaler sets both before a step
+    found_inf = None  # GradScaler sets it before a step, and then `grad_scale`, too
 
     def __init__(self, network: nn.Module, settings: Settings) -> None:
         # The first convolution has one input channel: nothing to orthogonalize.

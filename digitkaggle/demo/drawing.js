@@ -16,7 +16,7 @@ const NO_DIGIT = "no digit: its shape is none that a digit has";
 
 // The one digit in a drawing: { image }, 784 bytes, or { problem }.
 function findDigit(drawing) {
-  const marks = labelMarks(mapGrid(drawing, (value) => value > 0.5), 8);
+  const marks = labelMarks(mapGrid(drawing, (value) => value > 0.5), AROUND);
   const largest = Math.max(...marks.list.map((mark) => mark.area));
   const chosen = marks.list.filter((mark) => mark.area >= LEAST_SHARE * largest);
   if (!chosen.length) return { problem: NO_DIGIT };
@@ -26,32 +26,34 @@ function findDigit(drawing) {
   // The soft edges of the strokes belong to the ink, the dirt around it does not.
   const near = dilate(kept, Math.max(1, round(Math.max(drawing.width, drawing.height) / 80)));
   const ink = mapGrid(drawing, (value, place) => (near.values[place] ? value : 0));
-  const [box] = findBoxes(mapGrid(ink, (value) => Number(value > 0.1)));
+  const [box] = findBoxes(mapGrid(ink, (value) => value > 0.1));
   const mask = crop(kept, box);
   if (!isShapedLikeADigit(mask)) return { problem: NO_DIGIT };
   return { image: bringToMnistForm(thicken(crop(ink, box), mask)) };
 }
 
+const STRAIGHT = [[0, -1], [-1, 0], [1, 0], [0, 1]]; // to the neighbors: right, down
+const AROUND = [...STRAIGHT, [-1, -1], [1, -1], [-1, 1], [1, 1]];
+
 // Numbers for the connected parts of a mask, from 1, with each one's area and box.
 function labelMarks({ values: mask, width, height }, neighbors) {
   const values = new Int32Array(mask.length);
+  const waiting = new Int32Array(mask.length); // places whose neighbors are still to be visited
   let count = 0;
   for (let start = 0; start < mask.length; start++) {
     if (!mask[start] || values[start]) continue;
-    const waiting = [start];
     values[start] = ++count;
-    while (waiting.length) {
-      const place = waiting.pop();
-      const [x, y] = [place % width, Math.floor(place / width)];
-      for (let down = -1; down <= 1; down++) {
-        for (let right = -1; right <= 1; right++) {
-          if (neighbors === 4 && down && right) continue;
-          if (x + right < 0 || x + right >= width || y + down < 0 || y + down >= height) continue;
-          const next = place + down * width + right;
-          if (!mask[next] || values[next]) continue;
-          values[next] = count;
-          waiting.push(next);
-        }
+    waiting[0] = start;
+    for (let length = 1; length > 0; ) {
+      const place = waiting[--length];
+      const x = place % width;
+      for (let step = 0; step < neighbors.length; step++) {
+        const [right, down] = neighbors[step];
+        const next = place + down * width + right;
+        const inside = x + right >= 0 && x + right < width && next >= 0 && next < mask.length;
+        if (!inside || !mask[next] || values[next]) continue;
+        values[next] = count;
+        waiting[length++] = next;
       }
     }
   }
@@ -93,10 +95,10 @@ function areApart(marks) {
 // Whether ink is neither a dash nor a block, and encloses few holes.
 function isShapedLikeADigit(mask) {
   const { width, height } = mask;
-  const share = mask.values.reduce((sum, value) => sum + Number(value), 0) / mask.values.length;
+  const share = mask.values.reduce((sum, value) => sum + value, 0) / mask.values.length;
   if (width > WIDEST * height || (width > BLOCK_WIDTH * height && share > BLOCK_INK)) return false;
   const paper = mapGrid(pad(mask, 1), (value) => !value);
-  const [, ...holes] = labelMarks(paper, 4).list; // the first begins in the corner: outside
+  const [, ...holes] = labelMarks(paper, STRAIGHT).list; // the first begins in the corner: outside
   const large = holes.filter((hole) => hole.area >= LEAST_HOLE * width * height);
   return large.length <= MOST_HOLES;
 }
@@ -125,7 +127,8 @@ function measureDistances({ values: mask, width, height }) {
       above[y * width + x] = Math.min(above[y * width + x], (last - y) ** 2);
     }
   }
-  return Float64Array.from(mask, (_, place) => {
+  return mask.map((inside, place) => {
+    if (!inside) return 0;
     const x = place % width;
     let best = above[place];
     for (let step = 1; step ** 2 < best && step < width; step++) {
@@ -192,39 +195,52 @@ function dilate(grid, radius) {
 }
 
 function dilateRows({ values, width, height }, radius) {
-  const result = new Float64Array(values);
-  for (let step = 1; step <= radius; step++) {
-    for (let place = 0; place < values.length; place++) {
-      const x = place % width;
-      if (x >= step) result[place] = Math.max(result[place], values[place - step]);
-      if (x + step < width) result[place] = Math.max(result[place], values[place + step]);
+  const result = new Float64Array(values.length);
+  for (let y = 0; y < height; y++) {
+    const [start, stop] = [y * width, (y + 1) * width];
+    for (let place = start; place < stop; place++) {
+      let largest = 0;
+      const last = Math.min(place + radius, stop - 1);
+      for (let near = Math.max(place - radius, start); near <= last; near++) {
+        if (values[near] > largest) largest = values[near];
+      }
+      result[place] = largest;
     }
   }
   return { values: result, width, height };
 }
 
+// Plain loops here and below: `from` and its like take ten times as long.
 function mapGrid({ values, width, height }, map) {
-  return { values: Array.from(values, map), width, height };
+  const result = new Float64Array(values.length);
+  for (let place = 0; place < result.length; place++) result[place] = map(values[place], place);
+  return { values: result, width, height };
 }
 
 function transpose({ values, width, height }) {
-  const moved = (_, place) => values[(place % height) * width + Math.floor(place / height)];
-  return { values: Float64Array.from(values, moved), width: height, height: width };
+  const result = new Float64Array(values.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) result[x * height + y] = values[y * width + x];
+  }
+  return { values: result, width: height, height: width };
 }
 
 function crop({ values, width }, { top, left, bottom, right }) {
-  const cut = [];
-  for (let y = top; y < bottom; y++) cut.push(...values.slice(y * width + left, y * width + right));
-  return { values: cut, width: right - left, height: bottom - top };
+  const result = new Float64Array((bottom - top) * (right - left));
+  for (let y = top; y < bottom; y++) {
+    const row = values.subarray(y * width + left, y * width + right);
+    result.set(row, (y - top) * row.length);
+  }
+  return { values: result, width: right - left, height: bottom - top };
 }
 
 function pad({ values, width, height }, margin) {
   const [wide, high] = [width + 2 * margin, height + 2 * margin];
   const result = new Float64Array(wide * high);
-  values.forEach((value, place) => {
-    const [x, y] = [place % width, Math.floor(place / width)];
-    result[(y + margin) * wide + x + margin] = value;
-  });
+  for (let y = 0; y < height; y++) {
+    const row = values.subarray(y * width, (y + 1) * width);
+    result.set(row, (y + margin) * wide + margin);
+  }
   return { values: result, width: wide, height: high };
 }
 

@@ -160,8 +160,11 @@ function change() {
   const empty = !strokes.length;
   desk.dataset.state = empty ? "empty" : "asking";
   releaseTrials();
-  if (empty) show({});
-  else answerFirst();
+  if (!empty) answerFirst();
+  else {
+    show({});
+    find(".announcement").textContent = ""; // so that the same answer is said again
+  }
 }
 
 function redraw() {
@@ -206,7 +209,9 @@ document.addEventListener("keydown", (event) => {
 // ---- Digits to click on, and those that were misclassified: one picture, one below the other.
 
 function releaseTrials() {
-  for (const button of document.querySelectorAll("[aria-pressed=true]")) button.ariaPressed = false;
+  for (const button of document.querySelectorAll("[aria-pressed=true]")) {
+    button.setAttribute("aria-pressed", "false");
+  }
 }
 
 async function showDigits() {
@@ -228,7 +233,7 @@ async function showDigits() {
 
 function showTrial(button, image) {
   clear();
-  button.ariaPressed = true;
+  button.setAttribute("aria-pressed", "true");
   desk.dataset.state = "asking";
   answerWhole({ image, version, label: Number(button.dataset.label) });
 }

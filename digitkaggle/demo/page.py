@@ -95,7 +95,7 @@ def list_facts(run: Path, model: Model, finished: FinishedRun | None) -> Sequenc
     weights = sum(parameter.numel() for parameter in model.networks[0].parameters())
     size = f"{networks} network{'s' if networks > 1 else ''} of {weights:,} weights"
     if views > 1:
-        size += f", {views} views where unsure"
+        size += f", {views} views where unconfident"
     facts = [("Preset", model.settings.preset), ("Size", size)]
     if finished and (found := finished.metrics.get("validation")):
         accuracy = f"{found['accuracy']:.2%} of {found['images']:,} held-out digits"

@@ -167,7 +167,7 @@ def test_one_cycle_climbs_to_the_peak_and_falls_to_zero_and_constant_stays_at_th
 
 def test_an_unknown_schedule_is_an_error():
     settings = SimpleNamespace(**vars(PRESETS["fast"]) | {"schedule": "no such schedule"})
-    with pytest.raises(ValueError, match="no schedule 'cosine'"):
+    with pytest.raises(ValueError, match="no schedule 'no such schedule'"):
         learning_rate_factor(settings, 0.5)
 
 
