@@ -9,7 +9,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,24 +19,19 @@ from .competition.client import KaggleError
 from .competition.download import download
 from .competition.kernel import output, push, status
 from .competition.submit import submit
-from .core.basics import VERSION, InputError, logger
+from .core.basics import VERSION, InputError
 from .core.console import configure_logging
-from .core.main import OneLineParser, add_run_arguments, in_notebook, settings_from_args
-from .core.results import MODEL, write_file
-from .core.settings import Settings
-from .demo.page import write_page
-from .demo.predictions import format_predictions, list_pictures, predict_pictures, save_inputs
-from .demo.server import serve_page
-from .export import export, find_digits
+from .core.main import OneLineParser, add_run_arguments, in_notebook
+from .handlers import (
+    handle_demo,
+    handle_export,
+    handle_predict,
+    handle_run,
+    handle_tune,
+    report_run,
+)
 from .report.compare import compare_runs
-from .report.page import make_report
-from .runs.budget import TimeBudget, parse_duration
-from .runs.data import read_test_images
-from .runs.files import read_json
-from .runs.finished import describe_accuracy, find_digits_of_run, load_model, read_run
-from .runs.folder import PAGE, REPORT, RUNS, find_newest_run
-from .runs.local import run_in_folder
-from .sample import load_digits, load_sample
+from .runs.folder import RUNS, find_newest_run
 
 RUN_HELP = "a run's folder; default: the newest finished run"
 # How torch and its libraries report that memory is short.
@@ -214,102 +208,3 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
     for command in (fetch, enter):
         command.add_argument("--force", action="store_true", help="even if it was done before")
     return parser, list(commands.choices)
-
-
-def load_settings(args: argparse.Namespace, default_preset: str) -> Settings:
-    """The preset, changed by the settings file, changed by the flags."""
-    changes = read_json(args.settings) if args.settings else {}
-    return settings_from_args(args, default_preset, changes)
-
-
-def handle_run(args: argparse.Namespace) -> None:
-    """Load, split, augment, train with early stopping, predict, and write submission.csv."""
-    settings, budget = load_settings(args, "balanced"), None
-    if args.time_budget:
-        # About the start of the process: so far it hardly waited.
-        started = time.monotonic() - time.process_time()
-        budget = TimeBudget(parse_duration(args.time_budget), started)
-    digits = load_digits(args.data, sample=args.sample)
-    folder = run_in_folder(
-        settings,
-        digits,
-        out=args.out,
-        device=args.device,
-        fresh=args.fresh,
-        jobs=args.jobs or 0,
-        threads=args.threads,
-        cluster=args.cluster,
-        budget=budget,
-    )
-    if not (folder / REPORT).exists():
-        make_report(folder, digits)
-    logger.info("%s", "\n".join(describe_accuracy(read_run(folder).metrics)))
-    logger.info("%s holds the submission, the model and %s", folder, REPORT)
-    logger.info("next: make submit (to Kaggle), make demo (a page to draw digits on)")
-
-
-def handle_tune(args: argparse.Namespace) -> None:
-    """Search for better settings by cross-validation on the training images."""
-    from .tune import STUDY_FILE, TUNED_FILE, tune  # which needs an extra, Optuna
-
-    tune(
-        load_settings(args, "fast"),
-        load_digits(args.data, sample=args.sample),
-        trials=args.trials,
-        folds=args.folds,
-        study_file=args.study or STUDY_FILE,
-        out=args.out or TUNED_FILE,
-        device=args.device,
-    )
-
-
-def handle_predict(args: argparse.Namespace) -> None:
-    """Classify digits in pictures, or predict a test CSV again, with a saved model."""
-    folder, *pictures = args.paths or [None]
-    is_model = folder and (folder.suffix == ".pt" or (folder / MODEL).exists())
-    if folder and not is_model and not (args.data and folder.is_dir()):
-        folder, pictures = None, args.paths
-    if bool(pictures) == bool(args.data):
-        raise InputError("name pictures, or a test.csv by --data: one of them")
-    folder = folder or find_newest_run()
-    model = load_model(folder, device=args.device)
-    if args.data:
-        digits = model.predict(read_test_images(args.data)).argmax(dim=1).tolist()
-        text = "".join(f"{number},{digit}\n" for number, digit in enumerate(digits, start=1))
-        out = args.out or (folder if folder.is_dir() else folder.parent) / "predicted.csv"
-        write_file(out, f"ImageId,Label\n{text}".encode())
-        logger.info("The predictions of %s are in %s.", folder, out)
-        return
-    pictures = list_pictures(pictures)
-    predictions = predict_pictures(pictures, model)
-    if args.show:
-        save_inputs(args.show, pictures, predictions)
-    text = format_predictions(pictures, predictions, args.format)
-    if args.out:
-        write_file(args.out, f"{text}\n".encode(errors="surrogateescape"))
-    else:
-        print(text)
-    if unreadable := [
-        str(p) for p, one in zip(pictures, predictions, strict=True) if one.unreadable
-    ]:
-        count = f"{len(unreadable)} of {len(pictures)} pictures cannot be read"
-        raise InputError(f"{count}: {', '.join(unreadable)[:300]}")
-
-
-def report_run(folder: Path) -> None:
-    """Write the report of a finished run, with images if its data are here."""
-    digits = find_digits_of_run(read_run(folder).metrics, load_sample)
-    logger.info("%s", make_report(folder, digits))
-
-
-def handle_export(args: argparse.Namespace) -> None:
-    """Write a run's model, views and members included, as an ONNX file or as a page."""
-    logger.info("%s", export(args.run, args.out))
-
-
-def handle_demo(args: argparse.Namespace) -> None:
-    """Serve a page to draw digits on, only for this machine unless --host says otherwise."""
-    run = args.run or find_newest_run()
-    page = (run if run.is_dir() else run.parent) / PAGE
-    logger.info("%s", write_page(run, page, find_digits(run)))
-    serve_page(page, host=args.host, port=args.port)

@@ -25,7 +25,8 @@ ALLOWED = {
     "export": {"core", "runs", "sample", "demo"},
     "report": {"core", "runs", "report"},
     "competition": {"core", "runs", "competition"},
-    "cli": {"core", "runs", "demo", "tune", "sample", "report", "competition", "export"},
+    "handlers": {"core", "runs", "demo", "tune", "sample", "report", "export"},
+    "cli": {"core", "runs", "report", "competition", "handlers"},
     "__init__": {"core", "runs", "report", "classifier"},
     "__main__": {"cli"},
 }

@@ -180,7 +180,11 @@ def test_the_pages_probabilities_are_the_models(members, trained, tmp_path, open
     expected = load_model(run, compute=CPU).predict(sample.test_images).numpy()
     assert predicted.shape == (1000, 10)
     assert np.abs(predicted - expected).max() < 0.01
-    assert (predicted.argmax(axis=1) == expected.argmax(axis=1)).all()
+    # Half precision may decide only where two classes are equal but for that.
+    second, first = np.sort(expected, axis=1)[:, -2:].T
+    clear = first - second > 0.02
+    assert (predicted.argmax(axis=1) == expected.argmax(axis=1))[clear].all()
+    assert clear.mean() > 0.9
 
 
 @pytest.mark.parametrize("last", [GlobalMaxPool(), nn.AdaptiveAvgPool2d(1), nn.MaxPool2d(3, 2)])
