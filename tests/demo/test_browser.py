@@ -184,7 +184,7 @@ def test_the_pages_probabilities_are_the_models(members, trained, tmp_path, open
     second, first = np.sort(expected, axis=1)[:, -2:].T
     clear = first - second > 0.02
     assert (predicted.argmax(axis=1) == expected.argmax(axis=1))[clear].all()
-    assert clear.mean() > 0.9
+    assert clear.sum() > 100
 
 
 @pytest.mark.parametrize("last", [GlobalMaxPool(), nn.AdaptiveAvgPool2d(1), nn.MaxPool2d(3, 2)])
