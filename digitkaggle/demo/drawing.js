@@ -12,7 +12,7 @@ const [BLOCK_WIDTH, BLOCK_INK] = [0.4, 0.92];
 const LEAST_STROKE = 0.085; // of the digit's height; thinner strokes fade when it is scaled down
 
 const SEVERAL = "several digits or marks: one digit a picture";
-const NO_DIGIT = "no digit: its shape is none that a digit has";
+const NO_DIGIT = "no digit: digits do not have this shape";
 
 // The one digit in a drawing: { image }, 784 bytes, or { problem }.
 function findDigit(drawing) {

@@ -15,9 +15,9 @@ from digitkaggle.demo.pictures import (
     BLANK,
     NO_DIGIT,
     SEVERAL,
-    colours_of,
     find_digit,
     open_picture,
+    to_colors,
 )
 from digitkaggle.demo.predictions import format_predictions, predict_found, predict_pictures
 from digitkaggle.runs.finished import load_model
@@ -33,7 +33,7 @@ def model(trained):
 
 
 def predict_digits(model, pictures) -> list[int | None]:
-    found = [find_digit(colours_of(picture)) for picture in pictures]
+    found = [find_digit(to_colors(picture)) for picture in pictures]
     return [prediction.digit for prediction in predict_found(found, model)]
 
 
@@ -59,7 +59,7 @@ def test_digits_of_thin_and_of_thick_pens_are_predicted(model, width):
 def test_a_digit_that_is_in_mnist_form_already_hardly_changes(sample):
     images = sample.test_images[:100].squeeze(1).numpy()
     differences = [
-        np.abs(find_digit(colours_of(Image.fromarray(image))).image.astype(int) - image).mean()
+        np.abs(find_digit(to_colors(Image.fromarray(image))).image.astype(int) - image).mean()
         for image in images
     ]
     assert np.mean(differences) < 2  # of 255; moved by a pixel it would be 15
@@ -75,7 +75,7 @@ def test_a_digit_that_is_in_mnist_form_already_hardly_changes(sample):
     ids=["white", "shaded", "noise"],
 )
 def test_a_picture_without_ink_is_blank(blank):
-    assert find_digit(colours_of(make_picture(blank))).problem == BLANK
+    assert find_digit(to_colors(make_picture(blank))).problem == BLANK
 
 
 def test_several_digits_in_a_picture_are_reported(sample):
@@ -109,7 +109,7 @@ def draw_other_marks() -> dict[str, Image.Image]:
 def test_a_mark_that_is_not_a_digit_gets_no_prediction(model, name):
     picture = draw_other_marks()[name]
     assert predict_digits(model, [picture]) == [None]
-    assert name == "scribble" or find_digit(colours_of(picture)).problem == NO_DIGIT
+    assert name == "scribble" or find_digit(to_colors(picture)).problem == NO_DIGIT
 
 
 def test_exif_rotation_is_undone(tmp_path, sample):
@@ -143,7 +143,7 @@ def test_a_file_that_is_missing_too_large_or_not_a_picture_is_refused_by_name(tm
     draw_digit(3).save(path)
     for content in (b"", b"hello", path.read_bytes()[:900]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"mine\.png is no picture"):
+        with pytest.raises(InputError, match=r"mine\.png is not a readable picture"):
             open_picture(path)
 
 
