@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from .basics import CLASSES, IMAGE_SIZE, Compute, InputError, LabeledImages
-from .kaggle import on_kaggle
 from .optimizers import Muon
 from .settings import PRESETS, Settings, derive_member_settings
 from .training import Training, predict_logits, start_training, train_batch
@@ -72,6 +71,8 @@ def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto
 
 def list_devices() -> tuple[list[str], list[str]]:
     """The devices to try, and why there is no GPU where there should be one."""
+    from .kaggle import on_kaggle
+
     with warnings.catch_warnings(record=True) as caught:  # such as about a driver that is too old
         warnings.simplefilter("always")
         names = ["cuda"] * torch.cuda.is_available() + ["mps"] * torch.backends.mps.is_available()

@@ -12,7 +12,7 @@ from tests.kernel import bundle
 
 ONE = '"""One.\n\nWhy one."""\n\nimport math\n\n# a comment that stays\nONE = math.floor(1.5)\n'
 TWO = '"""Two."""\n\nimport math\n\nfrom .one import ONE\n\nTWO = ONE + math.floor(1.5)\n'
-# A core whose second part begins with `affine`; `one` imports from it inside a function.
+# A core whose second part begins with `device`; `one` imports from it inside a function.
 EARLY = '''"""One."""
 
 import math
@@ -20,7 +20,7 @@ import math
 
 def count() -> int:
     """A number from a later chapter."""
-    from .affine import LATER
+    from .device import LATER
 
     return LATER + math.floor(1.5)
 '''
@@ -59,7 +59,7 @@ def test_modules_stand_one_after_another_with_their_imports_once(build):
 
 
 def test_a_local_import_becomes_a_comment_that_names_the_later_chapter(build):
-    script, _ = build(one=EARLY, affine=PARSING, main=MAIN)
+    script, _ = build(one=EARLY, device=PARSING, main=MAIN)
     assert "from ." not in script
     comment = "    # LATER: see the chapter Parsing\n"
     assert f'    """A number from a later chapter."""\n{comment}    return LATER' in script
@@ -69,13 +69,13 @@ def test_a_local_import_becomes_a_comment_that_names_the_later_chapter(build):
 @pytest.mark.parametrize("later", ["LATER", "math"])
 def test_a_local_import_of_a_name_that_the_chapter_lacks_is_refused_with_the_place(build, later):
     early = EARLY.replace("import LATER", f"import {later}")
-    affine = PARSING.replace("LATER", "OTHER")
-    with pytest.raises(bundle.BundleError, match=f"one.py:8: {later} is not defined in affine.py"):
-        build(one=early, affine=affine, main=MAIN)
+    device = PARSING.replace("LATER", "OTHER")
+    with pytest.raises(bundle.BundleError, match=f"one.py:8: {later} is not defined in device.py"):
+        build(one=early, device=device, main=MAIN)
 
 
 def test_imports_that_only_the_second_part_needs_stand_below_its_heading(build):
-    script, _ = build(one=EARLY, affine=PARSING, main=MAIN)
+    script, _ = build(one=EARLY, device=PARSING, main=MAIN)
     first, heading, second = script.partition(f"# %% {bundle.SKIP_TITLE}\n")
     assert heading
     assert "import math" in first
