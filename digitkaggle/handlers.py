@@ -18,10 +18,10 @@ from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration
 from .runs.data import read_test_images
 from .runs.files import read_json
-from .runs.finished import describe_accuracy, find_digits_of_run, load_model, read_run
+from .runs.finished import describe_accuracy, load_model, read_run
 from .runs.folder import PAGE, REPORT, find_newest_run
 from .runs.local import run_in_folder
-from .sample import load_digits, load_sample
+from .sample import load_digits
 
 
 def load_settings(args: argparse.Namespace, default_preset: str) -> Settings:
@@ -106,8 +106,7 @@ def handle_predict(args: argparse.Namespace) -> None:
 
 def report_run(folder: Path) -> None:
     """Write the report of a finished run, with images if its data are here."""
-    digits = find_digits_of_run(read_run(folder).metrics, load_sample)
-    logger.info("%s", make_report(folder, digits))
+    logger.info("%s", make_report(folder, find_digits(folder)))
 
 
 def handle_export(args: argparse.Namespace) -> None:
