@@ -57,6 +57,9 @@ def main() -> int:
     for number, handler in handlers.items():
         if handler != signal.SIG_IGN:  # as a shell's background processes ignore Ctrl-C
             signal.signal(number, lambda number, frame: os._exit(128 + number))
+    from .runs.early import start_reading
+
+    start_reading(sys.argv[1:])
     from .cli import main as run_command
 
     for number, handler in handlers.items():

@@ -131,8 +131,11 @@ def read_images(file: Path) -> Tensor:
     return torch.from_numpy(read_table(file, PIXEL_COLUMNS)).view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def read_table(path: Path, columns: list[str]) -> np.ndarray:
-    """These columns of a CSV, which has them in any order, as uint8, rows x columns."""
+def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -> np.ndarray:
+    """These columns of a CSV, which has them in any order, as uint8, rows x columns.
+
+    `rows`: what `parse_rows` returned for the file, if somebody has called it already.
+    """
     # check_header, check_table, name_cell, parse_rows: see the chapter Parsing a table
     header: list[str] = []
     try:
@@ -140,13 +143,14 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
             lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))  # without blank lines
             header = [name.strip().strip('"') for name in next(lines, "").split(",")]
             check_header(header, columns)
-            table = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
-        check_table(table, header)
+            if rows is None:
+                rows = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
+        check_table(rows, header)
     except ValueError as error:
         raise InputError(f"{path}: {name_cell(str(error), header)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    return table if header == columns else table[:, [header.index(name) for name in columns]]
+    return rows if header == columns else rows[:, [header.index(name) for name in columns]]
 
 
 # %% Settings
@@ -655,6 +659,7 @@ class Training:
     best_epoch: int = 0
     best_loss: float = math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_logits: Tensor | None = None  # of the held-out images by these weights, at full size
 
 
 def start_training(settings: MemberSettings, compute: Compute, images: int) -> Training:
@@ -711,10 +716,10 @@ def train(
             losses.append(loss)
             correct.append(hits)
 
-        val_loss, val_accuracy = math.nan, math.nan
+        logits, val_loss, val_accuracy = None, math.nan, math.nan
         if validates:
             # At the size of the last step: a network that saw only smaller images fails at 28 x 28.
-            val_loss, val_accuracy = validate(training, held_out, size)
+            logits, val_loss, val_accuracy = validate(training, held_out, size)
         train_loss = torch.stack(losses).sum().item() / len(data)
         if not math.isfinite(train_loss) or (validates and not math.isfinite(val_loss)):
             raise TrainingError(f"the loss is nan in epoch {epoch}: try a lower --learning-rate")
@@ -738,6 +743,7 @@ def train(
             training.best_loss = val_loss if at_full_size else math.inf
             # A copy: the tensors of state_dict() itself change as training continues.
             training.best_weights = copy.deepcopy(network.state_dict())
+            training.best_logits = logits if at_full_size else None
         yield row
 
 
@@ -797,8 +803,8 @@ def compute_loss_sum(logits: Tensor, labels: Tensor, settings: MemberSettings) -
     return functional.cross_entropy(scores, labels, reduction="sum", label_smoothing=smoothing)
 
 
-def validate(training: Training, held_out: LabeledImages, size: int) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) in evaluation mode, on images of a size."""
+def validate(training: Training, held_out: LabeledImages, size: int) -> tuple[Tensor, float, float]:
+    """Logits, mean loss and accuracy (0 to 1) in evaluation mode, on images of a size."""
     # resize: see the chapter Affine maps
     transform = partial(resize, size=size)
     logits = predict_logits(training.network, held_out.images, training.compute, transform)
@@ -806,7 +812,7 @@ def validate(training: Training, held_out: LabeledImages, size: int) -> tuple[fl
     # With label smoothing: the plain loss would choose epoch 5 of a run, at 99.14 %, over epoch 8,
     # at 99.45 %, because smoothed networks become less confident as they improve.
     loss = compute_loss_sum(logits, labels, training.settings).item() / len(labels)
-    return loss, (logits.argmax(dim=1) == labels).sum().item() / len(labels)
+    return logits, loss, (logits.argmax(dim=1) == labels).sum().item() / len(labels)
 
 
 @torch.no_grad()
@@ -1004,7 +1010,10 @@ def train_member(
 
         network = training.network
         network.load_state_dict(training.best_weights)
-        temperature = calibrate(network, held_out, compute) if len(held_out) else 1.0
+        logits = training.best_logits
+        if logits is None and len(held_out):  # the last epoch was at a smaller size
+            logits = predict_logits(network, held_out.images, compute)
+        temperature = 1.0 if logits is None else calibrate(network, logits, held_out.labels)
         model = Model([network], settings, compute)
         held_out_probabilities = model.predict(held_out.images)
         probabilities = model.predict(digits.test_images.to(compute.device))
@@ -1302,6 +1311,7 @@ def check_table(table: np.ndarray, header: list[str]) -> None:
         raise ValueError("it has a header but no rows")
     if table.shape[1] != len(header):
         raise ValueError(f"a row has {table.shape[1]} values, not {len(header)}")
+    # CLASSES: see the chapter Basics
     if "label" in header:
         labels = table[:, header.index("label")]
         wrong_rows = np.flatnonzero(labels >= CLASSES)
@@ -1361,16 +1371,16 @@ def require_data(explicit: Path | None = None) -> Path:
 # Label smoothing makes a network claim 91 % where it is correct 99.9 % of the time. One number, the
 # temperature that its logits are divided by, makes its confidence match its accuracy.
 
-def calibrate(network: nn.Sequential, held_out: LabeledImages, compute: Compute) -> float:
+def calibrate(network: nn.Sequential, logits: Tensor, labels: Tensor) -> float:
     """Divide the network's logits by the temperature that minimizes the held-out loss; return it.
 
+    Logits, float32, N x 10, and labels, int64, N, are those of held-out images, on any device.
     Guo et al., On calibration of modern neural networks, 2017.
     """
     last = network[-1]
     if not isinstance(last, nn.Linear):
         raise TypeError(f"only the logits of a linear layer can be scaled, not of {last}")
-    logits = predict_logits(network, held_out.images, compute).cpu()
-    labels = held_out.labels.cpu()
+    logits, labels = logits.cpu(), labels.cpu()
 
     def measure_loss(temperature: float) -> float:
         # As if a third of one more image were misclassified: without any error, no confidence
@@ -1612,7 +1622,7 @@ def write_results(
     folder: Path, result: Result, digits: Digits, metrics: dict, submission: str = SUBMISSION
 ) -> None:
     """Write a run's files; `metrics.json`, which marks a finished run, comes last."""
-    # draw_result: see the chapter Drawing
+    # QUICK_PNG, draw_result: see the chapter Drawing
     probabilities = result.probabilities.numpy()
     held_out = collect_held_out(result, digits)
     history = make_history_table(result)
@@ -1630,7 +1640,8 @@ def write_results(
         ),
     )
     write_file(folder / PROBABILITIES, lambda file: np.save(file, probabilities))
-    write_file(folder / PICTURE, lambda file: draw_result(result, digits).savefig(file))
+    picture = draw_result(result, digits)
+    write_file(folder / PICTURE, lambda file: picture.savefig(file, pil_kwargs=QUICK_PNG))
     write_file(folder / submission, "".join(["ImageId,Label\n", *lines]).encode())
     if len(held_out):
         write_file(folder / VALIDATION, lambda file: np.savez(file, **vars(held_out)))
@@ -1721,6 +1732,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 130,
 }
+QUICK_PNG = {"compress_level": 1}  # a third of the time of savefig's own
 TRAIN_COLOR, VALIDATION_COLOR = "#2563c9", "#c2510c"
 
 
@@ -1821,14 +1833,17 @@ def draw_result(result: Result, digits: Digits) -> Any:
 
     held_out = collect_held_out(result, digits)
     with rc_context(STYLE):
-        figure = Figure(figsize=(13, 10 if len(held_out) else 4), layout="constrained")
+        # Fixed places: matplotlib's layouts draw everything twice to find them.
+        figure = Figure(figsize=(13, 10 if len(held_out) else 4))
         curves, *below = figure.subfigures(2 if len(held_out) else 1, 1, squeeze=False).flat
-        losses, errors = curves.subplots(1, 2)
+        edges = {"left": 0.05, "right": 0.99, "bottom": 0.12, "top": 0.92, "wspace": 0.15}
+        losses, errors = curves.subplots(1, 2, gridspec_kw=edges)
         history = make_history_table(result)
         draw_curves(losses, history, "loss", result.settings.image_sizes)
         draw_curves(errors, history, "accuracy", result.settings.image_sizes)
         for part in below:
-            confusion, mistakes = part.subplots(1, 2, width_ratios=(1, 2))
+            edges = {"left": 0.05, "right": 0.99, "bottom": 0.1, "top": 0.95, "wspace": 0.05}
+            confusion, mistakes = part.subplots(1, 2, width_ratios=(1, 1.7), gridspec_kw=edges)
             draw_confusion(confusion, held_out)
             draw_mistakes(mistakes, digits, held_out)
     return figure
@@ -1838,7 +1853,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "9e618f3a7e7c2b6365abfbc5b66b04b5f29df7a48c82e08c9f73ecae2666c96a"
+SOURCE_DIGEST = "7315ccdda195bc0a1ac02eb9a04784718714688007949d355fee436cd050d4f9"
 
 
 class OneLineParser(argparse.ArgumentParser):

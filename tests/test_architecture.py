@@ -28,7 +28,7 @@ ALLOWED = {
     "handlers": {"core", "runs", "demo", "tune", "sample", "report", "export"},
     "cli": {"core", "runs", "report", "competition", "handlers"},
     "__init__": {"core", "runs", "report", "classifier"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "runs"},
 }
 
 

@@ -6,23 +6,20 @@ temperature that its logits are divided by, makes its confidence match its accur
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from .basics import Compute, LabeledImages
-from .training import predict_logits
 
-
-def calibrate(network: nn.Sequential, held_out: LabeledImages, compute: Compute) -> float:
+def calibrate(network: nn.Sequential, logits: Tensor, labels: Tensor) -> float:
     """Divide the network's logits by the temperature that minimizes the held-out loss; return it.
 
+    Logits, float32, N x 10, and labels, int64, N, are those of held-out images, on any device.
     Guo et al., On calibration of modern neural networks, 2017.
     """
     last = network[-1]
     if not isinstance(last, nn.Linear):
         raise TypeError(f"only the logits of a linear layer can be scaled, not of {last}")
-    logits = predict_logits(network, held_out.images, compute).cpu()
-    labels = held_out.labels.cpu()
+    logits, labels = logits.cpu(), labels.cpu()
 
     def measure_loss(temperature: float) -> float:
         # As if a third of one more image were misclassified: without any error, no confidence

@@ -32,8 +32,11 @@ def read_images(file: Path) -> Tensor:
     return torch.from_numpy(read_table(file, PIXEL_COLUMNS)).view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
 
 
-def read_table(path: Path, columns: list[str]) -> np.ndarray:
-    """These columns of a CSV, which has them in any order, as uint8, rows x columns."""
+def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -> np.ndarray:
+    """These columns of a CSV, which has them in any order, as uint8, rows x columns.
+
+    `rows`: what `parse_rows` returned for the file, if somebody has called it already.
+    """
     from .parsing import check_header, check_table, name_cell, parse_rows
 
     header: list[str] = []
@@ -42,10 +45,11 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
             lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))  # without blank lines
             header = [name.strip().strip('"') for name in next(lines, "").split(",")]
             check_header(header, columns)
-            table = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
-        check_table(table, header)
+            if rows is None:
+                rows = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
+        check_table(rows, header)
     except ValueError as error:
         raise InputError(f"{path}: {name_cell(str(error), header)}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    return table if header == columns else table[:, [header.index(name) for name in columns]]
+    return rows if header == columns else rows[:, [header.index(name) for name in columns]]

@@ -10,8 +10,6 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .basics import CLASSES
-
 
 def check_header(header: list[str], columns: list[str]) -> None:
     """Raise ValueError unless the header has each of the columns once, and no other."""
@@ -43,6 +41,8 @@ def check_table(table: np.ndarray, header: list[str]) -> None:
         raise ValueError("it has a header but no rows")
     if table.shape[1] != len(header):
         raise ValueError(f"a row has {table.shape[1]} values, not {len(header)}")
+    from .basics import CLASSES  # here, so that to parse is possible without torch
+
     if "label" in header:
         labels = table[:, header.index("label")]
         wrong_rows = np.flatnonzero(labels >= CLASSES)

@@ -84,7 +84,7 @@ def write_results(
     folder: Path, result: Result, digits: Digits, metrics: dict, submission: str = SUBMISSION
 ) -> None:
     """Write a run's files; `metrics.json`, which marks a finished run, comes last."""
-    from .drawing import draw_result
+    from .drawing import QUICK_PNG, draw_result
 
     probabilities = result.probabilities.numpy()
     held_out = collect_held_out(result, digits)
@@ -103,7 +103,8 @@ def write_results(
         ),
     )
     write_file(folder / PROBABILITIES, lambda file: np.save(file, probabilities))
-    write_file(folder / PICTURE, lambda file: draw_result(result, digits).savefig(file))
+    picture = draw_result(result, digits)
+    write_file(folder / PICTURE, lambda file: picture.savefig(file, pil_kwargs=QUICK_PNG))
     write_file(folder / submission, "".join(["ImageId,Label\n", *lines]).encode())
     if len(held_out):
         write_file(folder / VALIDATION, lambda file: np.savez(file, **vars(held_out)))

@@ -19,7 +19,7 @@ from .basics import Compute, Digits, LabeledImages
 from .prediction import Model, average_members
 from .settings import Settings, derive_member_settings
 from .split import split_for_member
-from .training import Training, start_training, train
+from .training import Training, predict_logits, start_training, train
 
 Epochs = Iterator[dict[str, float]]
 WrapEpochs = Callable[[int, Training, Epochs], Epochs]
@@ -129,7 +129,10 @@ def train_member(
 
         network = training.network
         network.load_state_dict(training.best_weights)
-        temperature = calibrate(network, held_out, compute) if len(held_out) else 1.0
+        logits = training.best_logits
+        if logits is None and len(held_out):  # the last epoch was at a smaller size
+            logits = predict_logits(network, held_out.images, compute)
+        temperature = 1.0 if logits is None else calibrate(network, logits, held_out.labels)
         model = Model([network], settings, compute)
         held_out_probabilities = model.predict(held_out.images)
         probabilities = model.predict(digits.test_images.to(compute.device))

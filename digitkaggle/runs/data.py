@@ -27,6 +27,7 @@ from ..core.basics import CLASSES, IMAGE_SIZE, Digits, InputError, logger
 from ..core.data import PIXEL_COLUMNS, TEST_FILE, TRAIN_FILE
 from ..core.kaggle import find_data, on_kaggle
 from ..core.parsing import name_cell
+from .early import take_rows
 
 # What Python's readers raise over a damaged or unusual archive.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
@@ -171,7 +172,7 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
         with path.open("rb") as file:
             head = file.read(1 << 16)
         if is_plain(head, columns):
-            table = data.read_table(path, columns)
+            table = data.read_table(path, columns, take_rows(path))
         else:
             table = parse_table(decode_text(path.read_bytes()), columns, str(path))
     except ARCHIVE_ERRORS as error:

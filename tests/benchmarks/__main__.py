@@ -28,7 +28,16 @@ from digitkaggle.sample import load_sample
 
 from . import evaluation, gpu, measures, recipes
 
-PARTS = ("accuracy", "ablation", "fraction", "augmentation", "loading", "memory", "growth")
+PARTS = (
+    "accuracy",
+    "waiting",
+    "ablation",
+    "fraction",
+    "augmentation",
+    "loading",
+    "memory",
+    "growth",
+)
 # Only on request: an evaluation on images that no choice may use, or work for a GPU.
 PARTS_ON_REQUEST = ("confirmation", "gpu")
 # The one-second recipe at its best: more than four epochs gain nothing.
@@ -158,6 +167,11 @@ class Bench:
         accuracy = recipes.measure_accuracy(trained.network, images[held_out], labels[held_out])
         return {"accuracy": accuracy, "train": trained.seconds}
 
+    def measure_waiting(self) -> list[dict[str, float]]:
+        """What of a whole run of `fast` is not training, beside what nobody can avoid."""
+        repeats, flags = (1, ["--epochs", "1"]) if self.args.quick else (self.args.seeds, [])
+        return measures.measure_waiting(self.csvs, self.folder, repeats, *flags)
+
     def measure_ablation(self) -> dict[str, Any]:
         """What each trick of `fast` brings: runs without it, seed by seed."""
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in WITHOUT}
@@ -269,6 +283,16 @@ def make_accuracy_table(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
+def make_waiting_table(figures: list[dict[str, float]]) -> list[str]:
+    """Seconds of each run's parts, and all but training over import and reading; the medians."""
+    names = list(figures[0])
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    medians = {name: statistics.median(row[name] for row in figures) for name in names}
+    return lines + [
+        f"| {' | '.join(f'{row[n]:.2f}' for n in names)} |" for row in [*figures, medians]
+    ]
+
+
 def make_ablation_table(figures: dict[str, Any]) -> list[str]:
     """Accuracy and time without each trick, and the mean difference from `fast` over seeds."""
     lines = ["| | mean accuracy | std | difference from fast | training |", "|---|---|---|---|---|"]
@@ -324,6 +348,7 @@ def make_growth_table(figures: list[dict[str, float]]) -> list[str]:
 
 TABLES: dict[str, Callable[[Any], list[str]]] = {
     "accuracy": make_accuracy_table,
+    "waiting": make_waiting_table,
     "ablation": make_ablation_table,
     "fraction": make_fraction_table,
     "augmentation": make_plain_table,

@@ -63,9 +63,47 @@ def run_preset(preset: str, folder: Path, *flags: str) -> dict[str, Any]:
     return {
         "accuracy": metrics["validation"]["accuracy"],
         "train": metrics["seconds"]["train"],
+        "predict": metrics["seconds"]["predict"],
         "process": seconds,
         "peak_gb": peak,
     }
+
+
+# What nobody can avoid: to import torch, and to read both CSVs.
+IMPORT_AND_READ = """
+import sys, time
+started = time.perf_counter()
+import torch
+imported = time.perf_counter() - started
+import pandas
+started = time.perf_counter()
+for name in ("train.csv", "test.csv"):
+    pandas.read_csv(f"{sys.argv[1]}/{name}", engine="c")
+print(imported, time.perf_counter() - started)
+"""
+
+
+def measure_waiting(csvs: Path, folder: Path, repeats: int, *flags: str) -> list[dict[str, float]]:
+    """Whole runs of `fast`, each beside the time to import torch and to read both CSVs."""
+    rows = []
+    for number in range(repeats):
+        command = [sys.executable, "-c", IMPORT_AND_READ, str(csvs)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        torch_import, read_csv = map(float, printed.split())
+        run = run_preset("fast", folder / f"waiting-{number}", "--data", str(csvs), *flags)
+        waiting = run["process"] - run["train"]
+        rows.append(
+            {
+                "process": run["process"],
+                "train": run["train"],
+                "predict": run["predict"],
+                "rest": waiting - run["predict"],
+                "import torch": torch_import,
+                "read_csv": read_csv,
+                "ratio": waiting / (torch_import + read_csv),
+            }
+        )
+    return rows
 
 
 def wait_for_device(device: torch.device) -> None:

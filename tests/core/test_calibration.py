@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from digitkaggle.core.basics import LabeledImages
 from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.prediction import Model
 from digitkaggle.core.settings import make_settings
+from digitkaggle.core.training import predict_logits
 from tests.core import CPU, are_equal
 
 
@@ -21,7 +21,8 @@ def test_a_calibrated_networks_confidence_is_its_accuracy_on_held_out_images(mis
     labels = torch.ones(1000, dtype=torch.int64)
     labels[:mistakes] = 2
     images = torch.zeros(1000, 1, 28, 28, dtype=torch.uint8)
-    temperature = calibrate(network, LabeledImages(images, labels), CPU)
+    logits = predict_logits(network, images, CPU)
+    temperature = calibrate(network, logits, labels)
     model = Model([network], make_settings("fast", {"views": 1}), CPU)
     confidence = model.predict(images)[0, 1].item()
     assert confidence == pytest.approx(expected, abs=5e-3)
@@ -32,7 +33,7 @@ def test_a_calibrated_networks_confidence_is_its_accuracy_on_held_out_images(mis
 def test_a_network_whose_last_layer_is_not_linear_is_refused_and_left_alone(few_digits, last):
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), last)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    held_out = LabeledImages(few_digits.train_images, few_digits.train_labels)
+    labels = few_digits.train_labels
     with pytest.raises(TypeError, match="only the logits of a linear layer"):
-        calibrate(network, held_out, CPU)
+        calibrate(network, torch.zeros(len(labels), 10), labels)
     assert are_equal(before, network.state_dict())
