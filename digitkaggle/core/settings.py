@@ -45,6 +45,7 @@ class Settings:
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
     widths: tuple[int, ...] = setting((32, 64, 128), "compact: channels of each stage", 1, 4096)
     depths: tuple[int, ...] = setting((2, 2), "compact: convolutions of stages 2 and 3", 1, 100)
+    frozen_layers: int = setting(0, "first layers that learn from images of the first size only")
     dropout: float = setting(0.0, "fraction of values dropped in training", high=0.99)
     softmax_head: bool = setting(False, "apply softmax before the loss too, as published")
     # Training
@@ -113,7 +114,12 @@ ENSEMBLE = {"members": 10, "views": 7, "erasing": (0, 7), "validation_fraction":
 PRESETS = {
     # Half the channels, smaller first images and 3 epochs: a twentieth of the time of `balanced`.
     "fast": Settings(
-        preset="fast", widths=(16, 32, 64), depths=(1, 2), image_sizes=(16, 20, 28), epochs=3
+        preset="fast",
+        widths=(16, 32, 64),
+        depths=(1, 2),
+        image_sizes=(16, 20, 28),
+        frozen_layers=3,
+        epochs=3,
     ),
     "balanced": Settings(),
     "best": Settings(preset="best", **ENSEMBLE),

@@ -160,8 +160,13 @@ def train_batch(
     for piece in batch.split(settings.piece_size or len(batch)):
         images = prepare_input(data.images[piece], compute.memory_format)
         images, labels = augment(images, settings, generator, size), data.labels[piece]
+        # A first layer that has seen small images knows its strokes. Not to train it on larger ones
+        # saves a seventh of the time of `fast` in float32 for 0.02 points, which is within noise.
+        frozen = settings.frozen_layers if size > settings.image_sizes[0] else 0
         with compute.autocast():
-            logits = training.network(images)
+            with torch.no_grad():
+                images = training.network[:frozen](images)
+            logits = training.network[frozen:](images)
         logits = logits.float()
         loss = compute_loss_sum(logits, labels, settings)
         training.scaler.scale(loss / len(batch)).backward()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -106,7 +107,8 @@ def test_a_plan_that_is_lowered_between_two_epochs_ends_the_training_there(few_d
         training.epochs = 2
     assert [row["epoch"] for row in training.history] == [1, 2]
     # The schedule ends there too: its last of eight steps is 15/16 of the way.
-    assert training.history[-1]["learning_rate"] == pytest.approx(0.1 * (1 - 15 / 16) / 0.75)
+    peak = training.settings.learning_rate
+    assert training.history[-1]["learning_rate"] == pytest.approx(peak * (1 - 15 / 16) / 0.75)
 
 
 @pytest.mark.parametrize("held_out", [None, NO_IMAGES])
@@ -192,6 +194,20 @@ def test_every_image_is_used_once_per_epoch_and_images_grow(few_digits, monkeypa
     epochs = [used[:200], used[200:400], used[400:]]
     assert all(sorted(epoch) == list(range(200)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+@pytest.mark.parametrize(("frozen_layers", "learns"), [(0, True), (3, False)])
+def test_frozen_layers_learn_from_images_of_the_first_size_only(few_digits, frozen_layers, learns):
+    sizes = {"image_sizes": (16, 20, 28), "frozen_layers": frozen_layers}
+    training, data, held_out = start_small(few_digits, **sizes)
+    weights = [training.network.state_dict()["0.weight"].clone()]
+    last = [training.network.state_dict()["3.weight"].clone()]
+    for _ in train(training, data, held_out):
+        weights.append(training.network.state_dict()["0.weight"].clone())
+        last.append(training.network.state_dict()["3.weight"].clone())
+    assert not torch.equal(weights[0], weights[1])
+    assert [not torch.equal(*pair) for pair in pairwise(weights[1:])] == [learns] * 2
+    assert not any(torch.equal(*pair) for pair in pairwise(last))
 
 
 def test_half_precision_scales_the_loss_and_survives_an_overflow(few_digits):
