@@ -23,6 +23,7 @@ from .core.basics import VERSION, InputError
 from .core.console import configure_logging
 from .core.main import OneLineParser, add_run_arguments, in_notebook
 from .handlers import (
+    handle_compare,
     handle_demo,
     handle_export,
     handle_predict,
@@ -30,7 +31,6 @@ from .handlers import (
     handle_tune,
     report_run,
 )
-from .report.compare import compare_runs
 from .runs.folder import RUNS, find_newest_run
 
 RUN_HELP = "a run's folder; default: the newest finished run"
@@ -155,14 +155,14 @@ def make_parser() -> tuple[OneLineParser, Sequence[str]]:
         nargs="?",
         const=Path("seen"),
         metavar="DIR",
-        help="save the network's input of each picture",
+        help="save a sheet of each picture: boxes, ink, the network's inputs",
     )
+    predict.add_argument("--single", action="store_true", help="refuse pictures of several digits")
     predict.add_argument("--data", type=Path, metavar="PATH", help="test.csv in place of pictures")
     predict.add_argument("--out", type=Path, metavar="FILE", help="file for the predictions")
     again = "write a finished run's report.html and its figures again"
     report = add_command(lambda args: report_run(args.run or find_newest_run()), "report", again)
-    beside = "compare runs: accuracies, settings, and whether they differ by more than chance"
-    compare = add_command(lambda args: print(compare_runs(args.runs, args.out)), "compare", beside)
+    compare = add_command(handle_compare, "compare")
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders of runs")
     compare.add_argument("--out", type=Path, metavar="FILE", help="the picture of all curves")
     compare.set_defaults(out=RUNS / "compare.png")

@@ -11,15 +11,15 @@ from .core.main import settings_from_args
 from .core.results import MODEL, write_file
 from .core.settings import Settings
 from .demo.page import write_page
-from .demo.predictions import format_predictions, list_pictures, predict_pictures, save_inputs
 from .demo.server import serve_page
 from .export import export, find_digits
+from .report.compare import compare_runs
 from .report.page import make_report
 from .runs.budget import TimeBudget, parse_duration
-from .runs.data import read_test_images
-from .runs.files import read_json
-from .runs.finished import describe_accuracy, load_model, read_run
-from .runs.folder import PAGE, REPORT, find_newest_run
+from .runs.data import list_data_files, read_test_images
+from .runs.files import read_json, refuse_overwriting
+from .runs.finished import describe_accuracy, load_model, load_statistics, read_run
+from .runs.folder import PAGE, REPORT, find_newest_run, list_run_files
 from .runs.local import run_in_folder
 from .sample import load_digits
 
@@ -80,18 +80,25 @@ def handle_predict(args: argparse.Namespace) -> None:
     if bool(pictures) == bool(args.data):
         raise InputError("name pictures, or a test.csv by --data: one of them")
     folder = folder or find_newest_run()
-    model = load_model(folder, device=args.device)
     if args.data:
+        out = args.out or (folder if folder.is_dir() else folder.parent) / "predicted.csv"
+        refuse_overwriting([out], [*list_run_files(folder), *list_data_files(args.data)])
+        model = load_model(folder, device=args.device)
         digits = model.predict(read_test_images(args.data)).argmax(dim=1).tolist()
         text = "".join(f"{number},{digit}\n" for number, digit in enumerate(digits, start=1))
-        out = args.out or (folder if folder.is_dir() else folder.parent) / "predicted.csv"
         write_file(out, f"ImageId,Label\n{text}".encode())
         logger.info("The predictions of %s are in %s.", folder, out)
         return
+    # They need OpenCV and scipy, for which other commands need not wait.
+    from .demo.predictions import format_predictions, list_pictures, predict_pictures
+    from .demo.sheets import list_sheets
+
     pictures = list_pictures(pictures)
-    predictions = predict_pictures(pictures, model)
-    if args.show:
-        save_inputs(args.show, pictures, predictions)
+    sheets = list_sheets(args.show, pictures) if args.show else []
+    outputs = [*sheets, args.out] if args.out else sheets
+    refuse_overwriting(outputs, [*list_run_files(folder), *pictures])
+    model, statistics = load_model(folder, device=args.device), load_statistics(folder)
+    predictions = predict_pictures(pictures, model, statistics, single=args.single, sheets=sheets)
     text = format_predictions(pictures, predictions, args.format)
     if args.out:
         write_file(args.out, f"{text}\n".encode(errors="surrogateescape"))
@@ -111,7 +118,15 @@ def report_run(folder: Path) -> None:
 
 def handle_export(args: argparse.Namespace) -> None:
     """Write a run's model, views and members included, as an ONNX file or as a page."""
-    logger.info("%s", export(args.run, args.out))
+    run = args.run or find_newest_run()
+    refuse_overwriting([args.out], list_run_files(run))
+    logger.info("%s", export(run, args.out))
+
+
+def handle_compare(args: argparse.Namespace) -> None:
+    """Compare runs: accuracies, settings, and whether they differ by more than chance."""
+    refuse_overwriting([args.out], [file for run in args.runs for file in list_run_files(run)])
+    print(compare_runs(args.runs, args.out))
 
 
 def handle_demo(args: argparse.Namespace) -> None:

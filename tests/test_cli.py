@@ -28,7 +28,7 @@ def test_a_run_as_a_user_starts_it_leaves_its_files(run_command, data_folder, tm
     names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {
         *("submission.csv", "model.pt", "history.csv", "metrics.json", "probabilities.npy"),
-        *("validation.npz", "result.png", "report.html", "figures"),
+        *("validation.npz", "strangeness.npz", "result.png", "report.html", "figures"),
     }
     assert "28,000" in done.stdout
 

@@ -1,35 +1,129 @@
 // From a drawing to an image of MNIST's form, as the worker does it: 28 x 28, light ink on black.
-// These are the rules of digitkaggle/demo/pictures.py with the same numbers, for a drawing, which
-// has no paper, light or dirt. tests/demo/test_browser.py compares the two.
+// These are the rules of digitkaggle/demo/digits.py from its `group_marks` on, with the same numbers:
+// a drawing has no paper, light or printed lines. tests/demo/test_browser.py compares the two.
 //
 // A grid is { values, width, height }, row by row; ink is a grid of numbers from 0 to 1.
 
 const INK_BOX = 20;
-const LEAST_SHARE = 0.04; // a mark with less of the largest one's area is dirt
+// What is smaller is dirt.
+const [LEAST_AREA, LEAST_HEIGHT, LEAST_CUT_HEIGHT] = [0.04, 0.4, 0.6];
+// What is near a larger mark, and small or flat, is a part of it, as the bar of a 5 is.
+const [PART_GAP_STROKES, PART_GAP_SIZES, PART_SIZE, PART_FLAT] = [1.25, 0.15, 0.65, 0.35];
+const STACK_WIDTH = [0.45, 1];
 const [MOST_HOLES, LEAST_HOLE] = [3, 0.004];
-const WIDEST = 1.8;
+const [MAYBE_TWO, WIDEST] = [0.85, 1.8];
 const [BLOCK_WIDTH, BLOCK_INK] = [0.4, 0.92];
+const LEAST_PROBABILITY = 0.7; // of each half of a wide shape, to be two digits
 const LEAST_STROKE = 0.085; // of the digit's height; thinner strokes fade when it is scaled down
 
 const SEVERAL = "several digits or marks: one digit a picture";
 const NO_DIGIT = "no digit: digits do not have this shape";
 
-// The one digit in a drawing: { image }, 784 bytes, or { problem }.
+// The one digit in a drawing: { image }, 784 bytes, with the halves of a wide one as `parts`; or
+// { problem }.
 function findDigit(drawing) {
-  const marks = labelMarks(mapGrid(drawing, (value) => value > 0.5), AROUND);
-  const largest = Math.max(...marks.list.map((mark) => mark.area));
-  const chosen = marks.list.filter((mark) => mark.area >= LEAST_SHARE * largest);
-  if (!chosen.length) return { problem: NO_DIGIT };
-  if (areApart(chosen)) return { problem: SEVERAL };
-  const numbers = new Set(chosen.map((mark) => mark.number));
-  const kept = mapGrid(marks, (number) => numbers.has(number));
+  const mask = mapGrid(drawing, (value) => value > 0.3); // the weak parts, too
+  const groups = groupMarks(mask);
+  const [box, ...others] = selectGroups(groups);
+  if (!box) return { problem: NO_DIGIT };
+  if (others.length) return { problem: SEVERAL };
+  const image = cutOut(drawing, mask, groups, box.number);
+  if (box.right - box.left <= MAYBE_TWO * (box.bottom - box.top)) return { image };
+  const halves = splitGroup(drawing, groups, box);
+  return { image, parts: [1, 2].map((half) => cutOut(drawing, mask, halves, half)) };
+}
+
+// A group of the mask's marks in MNIST's form.
+function cutOut(drawing, mask, groups, number) {
+  const group = mapGrid(groups, (other) => other === number);
   // The soft edges of the strokes belong to the ink, the dirt around it does not.
-  const near = dilate(kept, Math.max(1, round(Math.max(drawing.width, drawing.height) / 80)));
-  const ink = mapGrid(drawing, (value, place) => (near.values[place] ? value : 0));
+  const near = dilate(group, Math.max(1, round(Math.max(drawing.width, drawing.height) / 80)));
+  const ink = mapGrid(drawing, (value, place) =>
+    near.values[place] && (group.values[place] || !mask.values[place]) ? value : 0,
+  );
   const [box] = findBoxes(mapGrid(ink, (value) => value > 0.1));
-  const mask = crop(kept, box);
-  if (!isShapedLikeADigit(mask)) return { problem: NO_DIGIT };
-  return { image: bringToMnistForm(thicken(crop(ink, box), mask)) };
+  return bringToMnistForm(thicken(crop(ink, box), crop(group, box)));
+}
+
+// Numbers for the marks of a mask: the parts of a broken digit share theirs. From the smallest on,
+// each joins the nearest larger one that it may be a part of.
+function groupMarks(mask) {
+  const marks = labelMarks(mask, AROUND);
+  const width = Math.max(measureStrokeWidth(mask), 1);
+  const size = (box) => Math.max(box.right - box.left, box.bottom - box.top);
+  const order = marks.list.filter((box) => box.area >= 0.05 * width ** 2);
+  order.sort((one, other) => size(one) - size(other));
+  const owners = new Map(order.map((box) => [box.number, box.number]));
+  while (order.length) {
+    const box = order.shift();
+    const gaps = order.map((other) => measureGap(box, other, width));
+    const least = Math.min(...gaps);
+    if (least === Infinity) continue;
+    const joined = order[gaps.indexOf(least)];
+    for (const [mark, owner] of owners) if (owner === box.number) owners.set(mark, joined.number);
+    joined.top = Math.min(joined.top, box.top);
+    joined.left = Math.min(joined.left, box.left);
+    joined.bottom = Math.max(joined.bottom, box.bottom);
+    joined.right = Math.max(joined.right, box.right);
+  }
+  return mapGrid(marks, (number) => owners.get(number) ?? 0);
+}
+
+// How far two boxes are from each other if the first may be a part of the second, else infinite.
+function measureGap(box, other, width) {
+  const overlap = (start, stop) => Math.min(box[stop], other[stop]) - Math.max(box[start], other[start]);
+  const whole = (start, stop) => Math.max(box[stop], other[stop]) - Math.min(box[start], other[start]);
+  const lengths = (start, stop) => [box[stop] - box[start], other[stop] - other[start]];
+  const [across, down] = [overlap("left", "right"), overlap("top", "bottom")];
+  const [wide, high] = [whole("left", "right"), whole("top", "bottom")];
+  const narrow = Math.min(...lengths("left", "right"));
+  const flat = Math.min(...lengths("top", "bottom"));
+  const [small, large] = [0, 1].map((which) =>
+    Math.max(lengths("left", "right")[which], lengths("top", "bottom")[which]),
+  );
+  const gap = Math.max(-across, -down);
+  const near = gap <= Math.max(PART_GAP_STROKES * width, PART_GAP_SIZES * large);
+  const beside = across < 0.3 * narrow && flat >= PART_SIZE * high;
+  const isFlat = flat <= PART_FLAT * high && across > 0;
+  const [least, most] = STACK_WIDTH;
+  const stacked = across >= 0.5 * narrow && least <= wide / high && wide / high <= most;
+  const isPart = small <= PART_SIZE * large || isFlat || stacked;
+  return near && !beside && isPart ? gap : Infinity;
+}
+
+// The boxes of the groups that may be digits: neither dirt nor things nor bits.
+function selectGroups(groups) {
+  const { width, height } = groups;
+  const all = findBoxes(groups).filter((box) =>
+    isShapedLikeADigit(mapGrid(crop(groups, box), (number) => number === box.number)),
+  );
+  const largest = Math.max(...all.map((box) => box.area));
+  const large = all.filter((box) => box.area >= LEAST_AREA * largest);
+  const isCut = (box) =>
+    !box.top || !box.left || box.bottom === height || box.right === width;
+  const measureTallest = (boxes) => Math.max(0, ...boxes.map((box) => box.bottom - box.top));
+  const tallest = measureTallest(large.filter((box) => !isCut(box))) || measureTallest(large);
+  return large.filter(
+    (box) => box.bottom - box.top >= (isCut(box) ? LEAST_CUT_HEIGHT : LEAST_HEIGHT) * tallest,
+  );
+}
+
+// Numbers for the halves of a group, left and right of where its ink is least.
+function splitGroup(drawing, groups, { number, left, right, top, bottom }) {
+  const low = left + round(0.3 * (right - left));
+  const high = left + round(0.7 * (right - left));
+  let [cut, least] = [low, Infinity];
+  for (let x = low; x <= high; x++) {
+    let sum = 0;
+    for (let y = top; y < bottom; y++) {
+      const place = y * groups.width + x;
+      if (groups.values[place] === number) sum += drawing.values[place];
+    }
+    if (sum < least) [cut, least] = [x, sum];
+  }
+  return mapGrid(groups, (other, place) =>
+    other !== number ? 0 : place % groups.width < cut ? 1 : 2,
+  );
 }
 
 const STRAIGHT = [[0, -1], [-1, 0], [1, 0], [0, 1]]; // to the neighbors: right, down
@@ -77,21 +171,6 @@ function findBoxes({ values, width }) {
   return boxes;
 }
 
-// Whether two of the marks are digits of their own, not parts of one, as the bar of a 5 is.
-function areApart(marks) {
-  const tallest = Math.max(...marks.map((mark) => mark.bottom - mark.top));
-  const largest = Math.max(...marks.map((mark) => mark.area));
-  const tall = marks.filter(
-    (mark) => mark.bottom - mark.top >= tallest / 2 && mark.area >= largest / 5,
-  );
-  const gap = (one, other) =>
-    Math.max(
-      Math.max(one.left, other.left) - Math.min(one.right, other.right),
-      Math.max(one.top, other.top) - Math.min(one.bottom, other.bottom),
-    );
-  return tall.some((one) => tall.some((other) => gap(one, other) > 0.06 * tallest));
-}
-
 // Whether ink is neither a dash nor a block, and encloses few holes.
 function isShapedLikeADigit(mask) {
   const { width, height } = mask;
@@ -103,13 +182,17 @@ function isShapedLikeADigit(mask) {
   return large.length <= MOST_HOLES;
 }
 
-// The ink with strokes that survive scaling down; a strip is four mean distances wide.
+// The ink with strokes that survive scaling down.
 function thicken(ink, mask) {
-  const distances = measureDistances(mask).filter((distance) => distance > 0);
-  const mean = distances.reduce((sum, distance) => sum + distance, 0) / distances.length;
-  const missing = LEAST_STROKE * Math.max(ink.width, ink.height) - (4 * mean - 1);
+  const missing = LEAST_STROKE * Math.max(ink.width, ink.height) - measureStrokeWidth(mask);
   const radius = Math.max(0, round(missing / 2));
   return dilate(pad(ink, radius), radius);
+}
+
+// The mean width of a mask's strokes: a strip is four mean distances wide.
+function measureStrokeWidth(mask) {
+  const distances = measureDistances(pad(mask, 1)).filter((distance) => distance > 0);
+  return (4 * distances.reduce((sum, distance) => sum + distance, 0)) / distances.length - 1;
 }
 
 // From each pixel of a mask to the nearest one outside it; 0 outside.

@@ -20,8 +20,8 @@ from ..core.basics import VERSION, Compute, Digits
 from ..core.prediction import Model
 from ..core.results import METRICS, MODEL, HeldOutPredictions, write_file
 from ..runs.finished import FinishedRun, average_by_row, load_model, read_run
+from ..runs.strangeness import LEAST_PROBABILITY
 from .layers import convert_model
-from .predictions import LEAST_PROBABILITY
 
 TRIALS, MISTAKES = 40, 10  # digits to click on, and misclassified ones
 

@@ -1,39 +1,87 @@
-"""A model's predictions for pictures: a digit with its probabilities, or why there is none."""
+"""A model's predictions for pictures: digits with their probabilities, or why there are none."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
-from ..core.basics import CLASSES, IMAGE_SIZE, InputError, show_progress
+from ..core.basics import CLASSES, InputError, show_progress
 from ..core.prediction import Model
-from ..core.results import write_file
-from .pictures import FoundDigit, find_digit, open_picture
+from ..runs.strangeness import LEAST_PROBABILITY, find_strange
+from .digits import FoundDigit, FoundDigits, find_digits
+from .pictures import Picture, open_picture
+from .sheets import save_sheet
 
 # The pictures in a folder, by their names.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-# Below this even the most likely class is a guess: fewer than 1 in 100 MNIST digits are.
-LEAST_PROBABILITY = 0.7
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES |= {".heic", ".heif", ".avif"}
+# Pictures in memory at once.
+BATCH = 32
+
+SEVERAL = "several digits or marks: one digit a picture"
+STRANGE = "not a digit: unlike those that the model was trained on"
+CUT_OFF = "cut off by the edge"
+
+
+@dataclass(frozen=True)
+class PredictedDigit:
+    """The prediction for one mark: a digit, or None and the problem."""
+
+    found: FoundDigit
+    digit: int | None
+    probabilities: list[float]  # ten, rounded
+    problem: str = ""
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the most likely class."""
+        return max(self.probabilities)
+
+    @property
+    def character(self) -> str:
+        """The digit as text, ? for None."""
+        return "?" if self.digit is None else str(self.digit)
 
 
 @dataclass(frozen=True)
 class PicturePrediction:
-    """The prediction for one picture: a digit, or None and the problem; and the network's input."""
+    """The prediction for one picture: digits in reading order, and the problem, if there is one."""
 
-    digit: int | None
+    digits: list[PredictedDigit] = field(default_factory=list)
     problem: str = ""
-    probabilities: list[float] | None = None  # ten, rounded; None if no digit was found
-    image: np.ndarray | None = None  # uint8, 28 x 28
     unreadable: bool = False  # the file is not a picture that can be read
+
+    @property
+    def digit(self) -> int | None:
+        """The digit, if there is exactly one."""
+        return self.digits[0].digit if len(self.digits) == 1 else None
+
+    @property
+    def probabilities(self) -> list[float] | None:
+        """The ten probabilities, if there is exactly one digit."""
+        return self.digits[0].probabilities if len(self.digits) == 1 else None
+
+    def describe(self, indent: int = 0) -> str:
+        """For people: the digits line by line, the lowest confidence, the problem."""
+        known = [one for one in self.digits if one.digit is not None]
+        if not known:
+            return f"-  {self.problem}"
+        lines: dict[int, str] = {}
+        for one in self.digits:
+            lines[one.found.line] = lines.get(one.found.line, "") + one.character
+        first, *others = lines.values()
+        first += f"  {min(one.confidence for one in known):.1%}"
+        if self.problem:
+            first += f"  {self.problem}"
+        return "\n".join([first, *(" " * indent + other for other in others)])
 
 
 def list_pictures(paths: Sequence[Path]) -> list[Path]:
@@ -50,61 +98,99 @@ def list_pictures(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def predict_pictures(paths: Sequence[Path], model: Model) -> list[PicturePrediction]:
-    """The predictions for picture files, in their order; a file that cannot be read has one too."""
-    found: list[FoundDigit | PicturePrediction] = []
-    for path in show_progress(paths, desc="reading"):
-        try:
-            found.append(find_digit(open_picture(path)))
-        except InputError as error:
-            found.append(PicturePrediction(None, f"cannot be read: {error}", unreadable=True))
-    readable = predict_found([one for one in found if isinstance(one, FoundDigit)], model)
-    predictions = iter(readable)
-    return [next(predictions) if isinstance(one, FoundDigit) else one for one in found]
+def predict_pictures(
+    paths: Sequence[Path],
+    model: Model,
+    statistics: Mapping[str, np.ndarray],
+    *,
+    single: bool = False,
+    sheets: Sequence[Path] = (),
+) -> list[PicturePrediction]:
+    """The predictions for picture files, in their order; a file that cannot be read has one too.
 
-
-def predict_found(found: Sequence[FoundDigit], model: Model) -> list[PicturePrediction]:
-    """The predictions for digits that were found in pictures, or not."""
-    if not found:
-        return []
-    blank = np.zeros((IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
-    images = np.stack([blank if one.image is None else one.image for one in found])[:, None]
-    rows = model.predict(torch.from_numpy(images)).double().numpy().round(6).tolist()
-    predictions = []
-    for one, row in zip(found, rows, strict=True):
-        digit, confidence = int(np.argmax(row)), max(row)
-        if one.image is None:
-            predictions.append(PicturePrediction(None, one.problem))
-        elif confidence < LEAST_PROBABILITY:
-            problem = f"not a clear digit: {digit} is the most likely, at {confidence:.0%}"
-            predictions.append(PicturePrediction(None, problem, row, one.image))
-        else:
-            predictions.append(PicturePrediction(digit, "", row, one.image))
+    Args:
+        statistics: of the run, for what is not a digit; without them nothing is strange.
+        single: refuse a picture with several digits.
+        sheets: for each picture the file of a sheet that shows what was found in it.
+    """
+    predictions: list[PicturePrediction] = []
+    with show_progress(total=len(paths), desc="predicting", unit="picture") as bar:
+        for start in range(0, len(paths), BATCH):
+            pictures: list[Picture | None] = []
+            found: list[FoundDigits] = []
+            for path in paths[start : start + BATCH]:
+                try:
+                    pictures.append(open_picture(path))
+                    found.append(find_digits(pictures[-1]))
+                except InputError as error:
+                    pictures.append(None)
+                    found.append(FoundDigits(problem=f"cannot be read: {error}"))
+                bar.update()
+            predicted = predict_found(found, model, statistics, single=single)
+            for picture, one, prediction in zip(pictures, found, predicted, strict=True):
+                if sheets and picture:
+                    captions = [
+                        (d.found, f"{d.character}  {d.confidence:.1%}") for d in prediction.digits
+                    ]
+                    title = prediction.describe().replace("\n", " / ")
+                    save_sheet(sheets[len(predictions)], picture, one.ink, title, captions)
+                predictions.append(dataclasses.replace(prediction, unreadable=picture is None))
     return predictions
 
 
-def save_inputs(
-    folder: Path, paths: Sequence[Path], predictions: Sequence[PicturePrediction]
-) -> list[Path]:
-    """Save the network's input of each picture, ten times enlarged, as `NAME-seen.png`.
+def predict_found(
+    found: Sequence[FoundDigits],
+    model: Model,
+    statistics: Mapping[str, np.ndarray],
+    *,
+    single: bool = False,
+) -> list[PicturePrediction]:
+    """The predictions for the digits that were found in pictures, or not."""
+    marks = [mark for one in found for digit in one.digits for mark in (digit, *digit.parts)]
+    predicted = iter(predict_marks(marks, model, statistics))
+    predictions = []
+    for one in found:
+        digits: list[PredictedDigit] = []
+        for digit in one.digits:
+            whole, parts = next(predicted), [next(predicted) for _ in digit.parts]
+            clear = parts and all(part.digit is not None for part in parts)
+            least = min((part.confidence for part in parts), default=0)
+            better = clear and (whole.digit is None or least > whole.confidence)
+            digits += parts if better else [whole]
+        unclear = sum(digit.digit is None for digit in digits)
+        problem = one.problem
+        if len(digits) == 1:
+            problem = digits[0].problem
+        elif single and digits:
+            digits, problem = [], SEVERAL
+        elif unclear:
+            problem = f"{unclear} of {len(digits)} marks are not clear digits"
+        elif any(digit.problem for digit in digits):
+            problem = f"a digit is {CUT_OFF}"
+        predictions.append(PicturePrediction(digits, problem))
+    return predictions
 
-    Raises:
-        InputError: one of these files is a picture that was given.
-    """
-    saved: list[Path] = []
-    given = {path.resolve() for path in paths}
-    for path, prediction in zip(paths, predictions, strict=True):
-        if prediction.image is None:
-            continue
-        target = folder / f"{path.stem}-seen.png"
-        while target in saved:
-            target = target.with_stem(f"{target.stem}-2")
-        if target.resolve() in given:
-            raise InputError(f"--show would write over {target}: name another folder")
-        enlarged = Image.fromarray(prediction.image.repeat(10, axis=0).repeat(10, axis=1))
-        write_file(target, partial(enlarged.save, format="PNG"))
-        saved.append(target)
-    return saved
+
+def predict_marks(
+    marks: Sequence[FoundDigit], model: Model, statistics: Mapping[str, np.ndarray]
+) -> list[PredictedDigit]:
+    """The prediction for each mark, as if it were the only one."""
+    if not marks:
+        return []
+    images = torch.from_numpy(np.stack([mark.image for mark in marks]))[:, None]
+    rows = model.predict(images).double().numpy().round(6).tolist()
+    strange = find_strange(model, images, statistics)
+    predicted = []
+    for mark, row, is_strange in zip(marks, rows, strange, strict=True):
+        digit, confidence = int(np.argmax(row)), max(row)
+        problem = CUT_OFF if mark.cut_off else ""
+        if is_strange:
+            digit, problem = None, STRANGE
+        elif confidence < LEAST_PROBABILITY:
+            problem = f"not a clear digit: {digit} is the most likely, at {confidence:.0%}"
+            digit = None
+        predicted.append(PredictedDigit(mark, digit, row, problem))
+    return predicted
 
 
 def format_predictions(
@@ -113,27 +199,37 @@ def format_predictions(
     """The predictions as `text`, `csv` or `json`; without a last newline."""
     pairs = [(str(path), one) for path, one in zip(paths, predictions, strict=True)]
     if form == "json":
-        rows = [
-            {"file": path, "digit": one.digit, "probabilities": one.probabilities}
-            | ({"problem": one.problem} if one.problem else {})
-            for path, one in pairs
-        ]
-        return json.dumps(rows, indent=2)
+        return json.dumps([make_record(path, one) for path, one in pairs], indent=2)
     if form == "csv":
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file", "digit", *(f"p{digit}" for digit in range(CLASSES)), "problem"])
+        classes = [f"p{digit}" for digit in range(CLASSES)]
+        writer.writerow(["file", "digit", *classes, "problem", "left", "top", "right", "bottom"])
         for path, one in pairs:
-            probabilities = one.probabilities or [None] * CLASSES
-            writer.writerow([path, one.digit, *probabilities, one.problem])
+            for mark in one.digits:
+                problem = mark.problem or one.problem
+                writer.writerow([path, mark.digit, *mark.probabilities, problem, *mark.found.box])
+            if not one.digits:
+                writer.writerow([path, None, *[None] * CLASSES, one.problem, *[None] * 4])
         return table.getvalue().rstrip("\n")
     if form == "text":
         width = max(len(path) for path, _ in pairs)
-        lines = []
-        for path, one in pairs:
-            text = f"-  {one.problem}"
-            if one.digit is not None:
-                text = f"{one.digit}  {max(one.probabilities):.1%}"
-            lines.append(f"{path:<{width}}  {text}")
-        return "\n".join(lines)
+        return "\n".join(f"{path:<{width}}  {one.describe(width + 2)}" for path, one in pairs)
     raise ValueError(f"there is no format {form!r}")
+
+
+def make_record(path: str, prediction: PicturePrediction) -> dict:
+    """A prediction as JSON has it: `digit` and `probabilities` are null unless there is one."""
+    digits = [
+        {"digit": one.digit, "confidence": one.confidence, "box": one.found.box}
+        for one in prediction.digits
+    ]
+    record = {
+        "file": path,
+        "digit": prediction.digit,
+        "probabilities": prediction.probabilities,
+        "digits": digits,
+    }
+    if prediction.problem:
+        record["problem"] = prediction.problem
+    return record

@@ -81,6 +81,14 @@ def read_test_images(location: Path) -> Tensor:
         return view_images(read_table(tables["test"], PIXEL_COLUMNS))
 
 
+def list_data_files(location: Path) -> list[Path]:
+    """The files at a location that may be read: tables and archives; or the file itself."""
+    if not location.is_dir():
+        return [location]
+    files = [path for path, _ in walk_files(location)]
+    return [path for path in files if TABLE.fullmatch(path.name) or is_archive(path)]
+
+
 def view_images(table: np.ndarray) -> Tensor:
     """Rows of pixels as images, N x 1 x 28 x 28."""
     return torch.from_numpy(table).view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +35,11 @@ def restore_settings(values: Mapping[str, Any]) -> Settings:
     """The settings of an earlier run, also of an older version: unknown fields are left out."""
     known = [field.name for field in dataclasses.fields(Settings)]
     return Settings(**{name: values[name] for name in known if name in values})
+
+
+def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """InputError if a file that is to be written is one of the inputs, whatever it is called."""
+    existing = [file for file in inputs if file.exists()]
+    for output in outputs:
+        if output.exists() and any(output.samefile(file) for file in existing):
+            raise InputError(f"{output} is an input, which would be overwritten: name another one")

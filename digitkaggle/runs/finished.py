@@ -31,7 +31,7 @@ from ..core.results import (
 from ..core.settings import Settings, derive_member_settings
 from .data import find_default_data, read_data
 from .files import read_json, restore_settings
-from .folder import MEMBERS
+from .folder import MEMBERS, STRANGENESS
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,12 @@ def load_model(run: Path, *, device: str = "auto", compute: Compute | None = Non
     except InputError as error:
         raise InputError(f"{path} is not a model of ours ({error}): {advice}") from error
     return move_model(model, compute or choose_compute(settings, device))
+
+
+def load_statistics(run: Path) -> dict[str, np.ndarray]:
+    """What `fit_strangeness` left in a run's folder, or beside a model.pt; empty without it."""
+    folder = run if run.is_dir() else run.parent
+    return read_file(folder / STRANGENESS, parse_arrays, optional=True)
 
 
 def move_model(model: Model, compute: Compute) -> Model:

@@ -19,13 +19,19 @@ from .files import read_json, write_json
 RUNS = Path("runs")
 SAMPLE_SUBMISSION = "not-for-kaggle.csv"
 MEMBERS, REPORT, FIGURES = "members.npz", "report.html", "figures"
-PAGE = "digits.html"
+PAGE, STRANGENESS = "digits.html", "strangeness.npz"
 CHECKPOINT = "checkpoint"
 IDENTITY = Path(CHECKPOINT) / "run.json"
 # A folder with one of these is in use; without an identity, by something that is not a run.
 RESULTS = (SUBMISSION, SAMPLE_SUBMISSION, MODEL, HISTORY, PROBABILITIES, METRICS, IDENTITY)
 
 Identity = dict[str, dict[str, Any]]
+
+
+def list_run_files(run: Path) -> list[Path]:
+    """The files that are read from a run's folder; a model.pt itself is one."""
+    names = (*RESULTS, VALIDATION, MEMBERS, STRANGENESS)
+    return [run / name for name in names] if run.is_dir() else [run]
 
 
 def make_identity(settings: dict[str, Any], data_digest: str, source_digest: str) -> Identity:
@@ -110,7 +116,13 @@ def lock_run_folder(
 
 def start_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
     """Prepare a folder for this run: keep its own checkpoint unless `fresh`, delete another's."""
-    for name in (REPORT, PAGE, MEMBERS, VALIDATION):  # of an earlier run; this one may write none
+    for name in (
+        REPORT,
+        PAGE,
+        MEMBERS,
+        VALIDATION,
+        STRANGENESS,
+    ):  # of an earlier run; this one may write none
         (folder / name).unlink(missing_ok=True)
     if fresh or read_identity(folder) != identity:
         delete_checkpoint(folder)

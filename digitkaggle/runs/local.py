@@ -29,8 +29,10 @@ from ..core.training import Training
 from . import folder as folders
 from .budget import TimeBudget, describe_cut, fit_epochs
 from .checkpoint import resume_epochs
+from .finished import build_model
 from .jobs import load_or_train, map_here, map_in_jobs, map_on_cluster
 from .source import compute_source_digest
+from .strangeness import fit_strangeness
 
 
 def run_in_folder(
@@ -126,5 +128,9 @@ def write_run(
     if result.settings.members > 1:
         predicted = np.stack([member.probabilities.argmax(1).byte() for member in result.members])
         write_file(folder / folders.MEMBERS, lambda file: np.savez(file, digits=predicted))
+    first = result.members[0]
+    model = build_model(result.settings, {first.number: first.weights}, result.compute)
+    statistics = fit_strangeness(model, digits, first.held_out_rows)
+    write_file(folder / folders.STRANGENESS, lambda file: np.savez(file, **statistics))
     write_results(folder, result, digits, metrics, submission)
     folders.delete_checkpoint(folder)

@@ -26,7 +26,7 @@ from digitkaggle.runs.data import find_default_data, read_data
 from digitkaggle.runs.files import write_json
 from digitkaggle.sample import load_sample
 
-from . import evaluation, gpu, measures, recipes
+from . import evaluation, gpu, measures, pictures, recipes
 
 PARTS = (
     "accuracy",
@@ -38,8 +38,8 @@ PARTS = (
     "memory",
     "growth",
 )
-# Only on request: an evaluation on images that no choice may use, or work for a GPU.
-PARTS_ON_REQUEST = ("confirmation", "gpu")
+# Only on request: an evaluation on images that no choice may use, work for a GPU, or pictures.
+PARTS_ON_REQUEST = ("confirmation", "gpu", "pictures")
 # The one-second recipe at its best: more than four epochs gain nothing.
 ONE_SECOND_EPOCHS = 4
 ABLATION_SEEDS = 3
@@ -224,6 +224,10 @@ class Bench:
         """Every preset on the GPU, if there is one."""
         return gpu.measure(self.digits, self.csvs, self.folder, self.args.quick)
 
+    def measure_pictures(self) -> dict[str, Any]:
+        """Pictures as people take them, made from the digits that a run held out."""
+        return pictures.measure(self.digits, self.csvs, self.folder, self.args.quick)
+
     def measure_confirmation(self) -> dict[str, Any]:
         """Presets on the fifth of the images that no choice has used."""
         seeds = range(self.args.first_seed, self.args.first_seed + self.args.seeds)
@@ -357,6 +361,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "growth": make_growth_table,
     "confirmation": evaluation.make_confirmation_table,
     "gpu": gpu.make_table,
+    "pictures": pictures.make_table,
 }
 
 if __name__ == "__main__":

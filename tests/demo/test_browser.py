@@ -22,8 +22,9 @@ from digitkaggle.core.networks import GlobalMaxPool
 from digitkaggle.core.prediction import Model
 from digitkaggle.core.settings import make_settings
 from digitkaggle.demo import layers
-from digitkaggle.demo.pictures import NO_DIGIT, SEVERAL, find_digit, open_picture
-from digitkaggle.demo.predictions import predict_found
+from digitkaggle.demo.digits import NO_DIGIT, find_digits
+from digitkaggle.demo.pictures import Picture, open_picture
+from digitkaggle.demo.predictions import SEVERAL, predict_found
 from digitkaggle.runs.finished import load_model
 from tests.conftest import QUICK_FLAGS
 from tests.core import CPU
@@ -288,7 +289,8 @@ def test_other_marks_get_no_digit_but_the_reason_that_predict_gives(wide_page, n
     strokes, problem = draw_other_marks()[name]
     draw(wide_page, strokes)
     assert read_answer(wide_page) == ("", problem[0].upper() + problem[1:])
-    assert find_digit(read_drawing(wide_page)).problem == problem
+    found = find_digits(read_drawing(wide_page))
+    assert problem == (SEVERAL if len(found.digits) > 1 else found.problem)
 
 
 def test_an_unclear_drawing_is_answered_as_predict_answers_it(wide_page, trained):
@@ -296,7 +298,9 @@ def test_an_unclear_drawing_is_answered_as_predict_answers_it(wide_page, trained
     for seed in range(5):
         random = np.random.default_rng(seed)
         draw(wide_page, [[tuple(point) for point in random.uniform(0.1, 0.9, (9, 2)).tolist()]])
-        [expected] = predict_found([find_digit(read_drawing(wide_page))], model)
+        found = find_digits(read_drawing(wide_page))
+        # The page does not measure strangeness.
+        [expected] = predict_found([found], model, {}, single=True)
         digit, words = read_answer(wide_page)
         assert digit == ("" if expected.digit is None else str(expected.digit))
         if expected.problem:
@@ -304,7 +308,7 @@ def test_an_unclear_drawing_is_answered_as_predict_answers_it(wide_page, trained
         click(wide_page, "Clear")
 
 
-def read_drawing(page) -> np.ndarray:
+def read_drawing(page) -> Picture:
     """The drawing as `predict` reads its PNG."""
     return open_picture(io.BytesIO(save_drawing(page)))
 
@@ -333,10 +337,11 @@ def test_python_and_the_page_bring_a_hundred_drawings_to_the_same_form(wide_page
         draw(wide_page, vary(STROKES[number % 10], random))
         seen.append(read_gray(wide_page, ".seen"))
         answers.append(read_answer(wide_page)[0])
-        found.append(find_digit(read_drawing(wide_page)))
+        found.append(find_digits(read_drawing(wide_page)))
         click(wide_page, "Clear")
-    expected = [prediction.digit for prediction in predict_found(found, model)]
-    pairs = [(a, b.image) for a, b in zip(seen, found, strict=True) if b.image is not None]
+    predictions = predict_found(found, model, {}, single=True)
+    expected = [prediction.digit for prediction in predictions]
+    pairs = [(a, b.digits[0].image) for a, b in zip(seen, found, strict=True) if len(b.digits) == 1]
     differences = [np.abs(a - b.astype(int)).mean() for a, b in pairs]
     assert len(pairs) >= 0.95 * DRAWINGS
     assert max(differences) <= 4
