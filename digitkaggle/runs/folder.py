@@ -116,13 +116,8 @@ def lock_run_folder(
 
 def start_run(folder: Path, identity: Identity, *, fresh: bool) -> None:
     """Prepare a folder for this run: keep its own checkpoint unless `fresh`, delete another's."""
-    for name in (
-        REPORT,
-        PAGE,
-        MEMBERS,
-        VALIDATION,
-        STRANGENESS,
-    ):  # of an earlier run; this one may write none
+    # Of an earlier run; this one may write none.
+    for name in (REPORT, PAGE, MEMBERS, VALIDATION, STRANGENESS):
         (folder / name).unlink(missing_ok=True)
     if fresh or read_identity(folder) != identity:
         delete_checkpoint(folder)
