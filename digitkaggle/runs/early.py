@@ -31,6 +31,7 @@ def start_reading(arguments: Sequence[str]) -> None:
         return
     files = [args.data / name for name in ("train.csv", "test.csv")]
     is_run = not rest or rest[0] == "run" or rest[0].startswith("-")
+    is_run = is_run and {"-h", "--help", "--version"}.isdisjoint(rest)
     if args.sample or not is_run or not all(file.is_file() for file in files):
         return
     for file in files:

@@ -10,6 +10,8 @@ from digitkaggle.runs.early import start_reading, started, take_rows
 
 @pytest.fixture
 def folder(tmp_path):
+    folder = tmp_path / "data"  # where a run in its parent looks
+    folder.mkdir()
     names = [f"pixel{number}" for number in range(784)]
     pixels = np.arange(3 * 784).reshape(3, 784) % 256
     for name, header, rows in (
@@ -17,8 +19,8 @@ def folder(tmp_path):
         (TEST_FILE, names, pixels[:2]),
     ):
         lines = [",".join(header), *(",".join(map(str, row)) for row in rows)]
-        (tmp_path / name).write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
-    yield tmp_path
+        (folder / name).write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    yield folder
     for file in list(started):
         take_rows(file)
 
@@ -49,7 +51,17 @@ def test_what_cannot_be_read_early_is_read_again_and_refused(folder, capfd):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--sample"], ["demo"], ["tune"], ["--data"], ["--data", "no"]]
+    "arguments",
+    [
+        ["--sample"],
+        ["--help"],
+        ["run", "--help"],
+        ["--version"],
+        ["demo"],
+        ["tune"],
+        ["--data"],
+        ["--data", "no"],
+    ],
 )
 def test_other_commands_and_other_data_start_nothing(folder, monkeypatch, arguments):
     monkeypatch.chdir(folder.parent)
