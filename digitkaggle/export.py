@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .core.affine import apply_view
 from .core.basics import CLASSES, IMAGE_SIZE, Compute, Digits, InputError
-from .core.prediction import TTA_VIEWS, Model, apply_view, average_members, is_confident
+from .core.prediction import TTA_VIEWS, Model, average_members, is_confident
 from .core.results import METRICS, PROBABILITIES, write_file
 from .demo.page import write_page
 from .runs.finished import find_digits_of_run, load_model, read_run

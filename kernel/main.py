@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import io
 import logging
 import math
 import os
@@ -119,6 +118,7 @@ PIXEL_COLUMNS = [f"pixel{number}" for number in range(IMAGE_SIZE**2)]
 
 def read_digits(folder: Path) -> Digits:
     """The images in a folder with both CSVs; InputError for a wrong file, column or value."""
+    # read_table: see the chapter Parsing a table
     table = read_table(folder / TRAIN_FILE, ["label", *PIXEL_COLUMNS])
     labels = torch.from_numpy(table[:, 0].astype(np.int64))
     # A copy, because the pixels are a view of the table, with the labels between its rows.
@@ -128,29 +128,8 @@ def read_digits(folder: Path) -> Digits:
 
 def read_images(file: Path) -> Tensor:
     """The images of a CSV without labels, uint8, N x 1 x 28 x 28, in its order."""
+    # read_table: see the chapter Parsing a table
     return torch.from_numpy(read_table(file, PIXEL_COLUMNS)).view(-1, 1, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -> np.ndarray:
-    """These columns of a CSV, which has them in any order, as uint8, rows x columns.
-
-    `rows`: what `parse_rows` returned for the file, if somebody has called it already.
-    """
-    # check_header, check_table, name_cell, parse_rows: see the chapter Parsing a table
-    header: list[str] = []
-    try:
-        with path.open("rb") as file:
-            lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))  # without blank lines
-            header = [name.strip().strip('"') for name in next(lines, "").split(",")]
-            check_header(header, columns)
-            if rows is None:
-                rows = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
-        check_table(rows, header)
-    except ValueError as error:
-        raise InputError(f"{path}: {name_cell(str(error), header)}") from error
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    return rows if header == columns else rows[:, [header.index(name) for name in columns]]
 
 
 # %% Settings
@@ -167,7 +146,7 @@ def setting(default: Any, meaning: str, low: float = 0, high: float = 1e9, choic
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run. A wrong value raises InputError when the object is made."""
+    """All settings of a run; `check_settings` refuses wrong values."""
 
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", high=2**63 - 1)
@@ -209,47 +188,12 @@ class Settings:
     views: int = setting(3, "test-time augmentation: plain, shifted, rotated, zoomed", 1, 7)
     precision: str = setting("auto", "dtype", choices=("auto", "float32", "bfloat16", "float16"))
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            # The way to set a field of a frozen dataclass.
-            object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
-        stages = len(self.widths), len(self.depths)
-        if self.network != "classic" and stages != (3, 2):
-            raise InputError(
-                f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
-            )
-        if self.augmentation != "affine" and set(self.image_sizes) != {IMAGE_SIZE}:
-            raise InputError(f"image_sizes {self.image_sizes}: only affine changes sizes")
-        if self.patience and not self.validation_fraction:
-            raise InputError("patience needs held-out images: a validation_fraction above 0")
-
 
 @dataclass(frozen=True)
 class MemberSettings(Settings):
     """The settings of one member: its own seed, and `erasing` as one number, not one per member."""
 
     erasing: int = setting(0, "affine: erased square, pixels a side; 0: none", high=28)
-
-
-def check_value(field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` in the field's own type, or InputError that says what the field takes."""
-    kind, choices = type(field.default), field.metadata["choices"]
-    low, high = field.metadata["low"], field.metadata["high"]
-    # numpy's arrays and scalars, which grid searches pass, become lists and numbers.
-    value = value.tolist() if hasattr(value, "tolist") else value
-    items = list(value) if isinstance(value, list | tuple) and kind is tuple else [value]
-    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
-    item_kind = int if kind is tuple else kind
-    # The type itself, not isinstance: True is an int to Python, but not a number of epochs.
-    fits = [type(item) is item_kind or (kind is float and type(item) is int) for item in items]
-    if not items or not all(fits):
-        names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
-        raise InputError(f"{field.name} is {names.get(kind, 'integers')}, not {value!r}")
-    if choices and value not in choices:
-        raise InputError(f"{field.name} is {' or '.join(choices)}, not {value!r}")
-    if item_kind in (int, float) and not all(low <= item <= high for item in items):  # nor NaN
-        raise InputError(f"{field.name} {value} is outside {low:g} to {high:g}")
-    return tuple(items) if kind is tuple else kind(value)
 
 
 # Each member holds out another fortieth of the images. Every other member erases squares and so
@@ -298,6 +242,7 @@ PRESETS = {
 
 def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
     """A preset with some fields changed; InputError for a wrong name or value."""
+    # check_settings: see the chapter Checking settings
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
@@ -306,7 +251,8 @@ def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
         raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
     # Whoever asks for N epochs gets N, also with few images.
     fewer_steps = {"minimum_steps": 0} if "epochs" in changes else {}
-    return dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))
+    changed = dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))
+    return check_settings(changed)
 
 
 def derive_member_settings(settings: Settings, number: int) -> MemberSettings:
@@ -439,6 +385,7 @@ def build_compact_network(
 
     Shapes below are those of 28 x 28 images; any size from 15 x 15 works.
     """
+    # SeededDropout: see the chapter The published recipe
     first, second, third = widths
     layers: list[nn.Module] = [
         # Stride 2: at 28 x 28 a convolution costs most and sees only strokes. It saves a quarter of
@@ -493,24 +440,6 @@ class GlobalMaxPool(nn.Module):
         if maps.device.type == "cpu":
             return functional.adaptive_max_pool2d(maps, 1)
         return maps.amax(dim=(2, 3), keepdim=True)
-
-
-class SeededDropout(nn.Module):
-    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
-
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.probability = probability
-        self.generator = generator
-
-    def forward(self, values: Tensor) -> Tensor:
-        """In training, set values to zero at random and scale the others up to make up for it."""
-        if not self.training or self.probability == 0:
-            return values
-        # draw_mask: see the chapter The published recipe
-        keep = 1 - self.probability
-        mask = draw_mask(values, keep, self.generator)
-        return values * mask.to(values.dtype).div_(keep)
 
 
 def build_network(
@@ -883,6 +812,7 @@ def predict_with_tta(
     network: nn.Module, images: Tensor, compute: Compute, tta_views: int
 ) -> Tensor:
     """One network's probabilities, N x 10, on its device: averaged over views where unconfident."""
+    # apply_view: see the chapter Affine maps
     # Three views gain `fast`, which trains for so short a time, 0.1 points (99.31 to 99.42 %, ten
     # folds).
     total = predict_logits(network, images, compute).softmax(dim=1)
@@ -900,14 +830,6 @@ def is_confident(probabilities: Tensor) -> Tensor:
     """Whether the first class leads the second by the margin: from N x 10 to bool, N."""
     first, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
     return first - second >= CONFIDENT_MARGIN
-
-
-def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
-    """Images, float, N x 1 x 28 x 28, in another view: bilinear, zeros outside."""
-    # apply_affine, build_affine_matrices: see the chapter Affine maps
-    rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
-    matrix = build_affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
-    return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])
 
 
 # %% The run
@@ -1056,6 +978,7 @@ import builtins
 import contextlib
 import ctypes
 import hashlib
+import io
 import json
 import re
 import sys
@@ -1289,8 +1212,37 @@ def get_pixel_centers(size: int, device: torch.device) -> Tensor:
     return (2 * torch.arange(size, device=device) + 1) / size - 1
 
 
+def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
+    """Images, float, N x 1 x 28 x 28, in another view: bilinear, zeros outside."""
+    rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
+    matrix = build_affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
+    return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])
+
+
 # %% Parsing a table
 # A bad file is refused with the row and the column where it is wrong.
+
+def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -> np.ndarray:
+    """These columns of a CSV, which has them in any order, as uint8, rows x columns.
+
+    `rows`: what `parse_rows` returned for the file, if somebody has called it already.
+    """
+    # InputError, show_progress: see the chapter Basics
+    header: list[str] = []
+    try:
+        with path.open("rb") as file:
+            lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))  # without blank lines
+            header = [name.strip().strip('"') for name in next(lines, "").split(",")]
+            check_header(header, columns)
+            if rows is None:
+                rows = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
+        check_table(rows, header)
+    except ValueError as error:
+        raise InputError(f"{path}: {name_cell(str(error), header)}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    return rows if header == columns else rows[:, [header.index(name) for name in columns]]
+
 
 def check_header(header: list[str], columns: list[str]) -> None:
     """Raise ValueError unless the header has each of the columns once, and no other."""
@@ -1340,6 +1292,47 @@ def name_cell(message: str, header: list[str]) -> str:
         return message.partition(";")[0]
     row, column = int(found[2]) + 1, dict(enumerate(header, 1)).get(int(found[3]), "surplus")
     return f"row {row}, column {column}: {found[1]:.40} is not an integer from 0 to 255"
+
+
+# %% Checking settings
+# A wrong value ends the run before it starts, with what the setting takes.
+
+def check_settings(settings: Settings) -> Settings:
+    """The settings with every value in its own type; InputError for one that is wrong."""
+    fields = dataclasses.fields(settings)
+    checked = {field.name: check_value(field, getattr(settings, field.name)) for field in fields}
+    settings = dataclasses.replace(settings, **checked)
+    stages = len(settings.widths), len(settings.depths)
+    if settings.network != "classic" and stages != (3, 2):
+        raise InputError(
+            f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
+        )
+    if settings.augmentation != "affine" and set(settings.image_sizes) != {IMAGE_SIZE}:
+        raise InputError(f"image_sizes {settings.image_sizes}: only affine changes sizes")
+    if settings.patience and not settings.validation_fraction:
+        raise InputError("patience needs held-out images: a validation_fraction above 0")
+    return settings
+
+
+def check_value(field: dataclasses.Field[Any], value: Any) -> Any:
+    """`value` in the field's own type, or InputError that says what the field takes."""
+    kind, choices = type(field.default), field.metadata["choices"]
+    low, high = field.metadata["low"], field.metadata["high"]
+    # numpy's arrays and scalars, which grid searches pass, become lists and numbers.
+    value = value.tolist() if hasattr(value, "tolist") else value
+    items = list(value) if isinstance(value, list | tuple) and kind is tuple else [value]
+    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
+    item_kind = int if kind is tuple else kind
+    # The type itself, not isinstance: True is an int to Python, but not a number of epochs.
+    fits = [type(item) is item_kind or (kind is float and type(item) is int) for item in items]
+    if not items or not all(fits):
+        names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
+        raise InputError(f"{field.name} is {names.get(kind, 'integers')}, not {value!r}")
+    if choices and value not in choices:
+        raise InputError(f"{field.name} is {' or '.join(choices)}, not {value!r}")
+    if item_kind in (int, float) and not all(low <= item <= high for item in items):  # nor NaN
+        raise InputError(f"{field.name} {value} is outside {low:g} to {high:g}")
+    return tuple(items) if kind is tuple else kind(value)
 
 
 # %% Kaggle
@@ -1467,6 +1460,23 @@ def build_classic_network(dropout: float, generator: torch.Generator) -> nn.Sequ
         SeededDropout(dropout, generator),
         nn.Linear(64, CLASSES),  # 10
     )
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
+
+    def __init__(self, probability: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator = generator
+
+    def forward(self, values: Tensor) -> Tensor:
+        """In training, set values to zero at random and scale the others up to make up for it."""
+        if not self.training or self.probability == 0:
+            return values
+        keep = 1 - self.probability
+        mask = draw_mask(values, keep, self.generator)
+        return values * mask.to(values.dtype).div_(keep)
 
 
 def draw_mask(values: Tensor, keep: float, generator: torch.Generator) -> Tensor:
@@ -1864,7 +1874,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "2056ff8dbfb5311ba2e1a620fcb4682263ecf94a20786ebe1c754fa6b490a9d4"
+SOURCE_DIGEST = "079b9b24b04f47d13c97f167f42c2262d995ee2a1a26510045733b49c1733fdd"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
+
+from digitkaggle.core.networks import build_network
+from digitkaggle.core.settings import derive_member_settings, make_settings
 
 from .benchmarks import rehearsals
 from .benchmarks.__main__ import PARTS, main
+from .core import CPU
 
 
 def build_middle(seed: int) -> torch.nn.Module:
@@ -61,3 +67,19 @@ def test_a_draw_hides_four_tenths_and_members_are_judged_alone_and_together(
 @pytest.mark.parametrize("build", [rehearsals.build_large_network, build_middle])
 def test_the_networks_of_rehearsals_predict_ten_classes(build):
     assert build(32)(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_averaged_weights_get_batch_statistics_of_their_own(sample):
+    settings = derive_member_settings(make_settings("fast", {}), 1)
+    network = AveragedModel(build_network(settings, torch.Generator().manual_seed(0)))
+    statistics = network.module[1].running_mean
+    before = statistics.clone()
+    rehearsals.renew_statistics(network, sample.train_images[:300], settings, CPU)
+    assert not torch.equal(statistics, before)
+    # Every image counts once: the same mean in one batch and in several.
+    one_batch = dataclasses.replace(settings, augmentation="none", batch_size=300)
+    rehearsals.renew_statistics(network, sample.train_images[:300], one_batch, CPU)
+    together = statistics.clone()
+    three = dataclasses.replace(one_batch, batch_size=100)
+    rehearsals.renew_statistics(network, sample.train_images[:300], three, CPU)
+    torch.testing.assert_close(statistics, together, atol=1e-5, rtol=1e-4)

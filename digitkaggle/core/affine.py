@@ -53,3 +53,10 @@ def resize(images: Tensor, size: int) -> Tensor:
 def get_pixel_centers(size: int, device: torch.device) -> Tensor:
     """The coordinates of `size` pixel centers; the edges of the image are -1 and 1."""
     return (2 * torch.arange(size, device=device) + 1) / size - 1
+
+
+def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -> Tensor:
+    """Images, float, N x 1 x 28 x 28, in another view: bilinear, zeros outside."""
+    rotation, shift, zoom = (torch.tensor([value], dtype=torch.float32) for value in view)
+    matrix = build_affine_matrices(rotation, shift, zoom, shear=torch.zeros(1)).to(pixels.device)
+    return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])

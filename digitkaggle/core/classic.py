@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from .basics import CLASSES, Digits, LabeledImages, show_progress
-from .networks import SeededDropout
 from .settings import MemberSettings
 
 # The original, four shifts in pixels (down, right), two rotations in degrees.
@@ -70,6 +69,23 @@ def build_classic_network(dropout: float, generator: torch.Generator) -> nn.Sequ
         SeededDropout(dropout, generator),
         nn.Linear(64, CLASSES),  # 10
     )
+
+
+class SeededDropout(nn.Module):
+    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
+
+    def __init__(self, probability: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.probability = probability
+        self.generator = generator
+
+    def forward(self, values: Tensor) -> Tensor:
+        """In training, set values to zero at random and scale the others up to make up for it."""
+        if not self.training or self.probability == 0:
+            return values
+        keep = 1 - self.probability
+        mask = draw_mask(values, keep, self.generator)
+        return values * mask.to(values.dtype).div_(keep)
 
 
 def draw_mask(values: Tensor, keep: float, generator: torch.Generator) -> Tensor:

@@ -24,6 +24,8 @@ def build_compact_network(
 
     Shapes below are those of 28 x 28 images; any size from 15 x 15 works.
     """
+    from .classic import SeededDropout
+
     first, second, third = widths
     layers: list[nn.Module] = [
         # Stride 2: at 28 x 28 a convolution costs most and sees only strokes. It saves a quarter of
@@ -78,25 +80,6 @@ class GlobalMaxPool(nn.Module):
         if maps.device.type == "cpu":
             return functional.adaptive_max_pool2d(maps, 1)
         return maps.amax(dim=(2, 3), keepdim=True)
-
-
-class SeededDropout(nn.Module):
-    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
-
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.probability = probability
-        self.generator = generator
-
-    def forward(self, values: Tensor) -> Tensor:
-        """In training, set values to zero at random and scale the others up to make up for it."""
-        if not self.training or self.probability == 0:
-            return values
-        from .classic import draw_mask
-
-        keep = 1 - self.probability
-        mask = draw_mask(values, keep, self.generator)
-        return values * mask.to(values.dtype).div_(keep)
 
 
 def build_network(

@@ -4,11 +4,36 @@ A bad file is refused with the row and the column where it is wrong."""
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
+
+
+def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -> np.ndarray:
+    """These columns of a CSV, which has them in any order, as uint8, rows x columns.
+
+    `rows`: what `parse_rows` returned for the file, if somebody has called it already.
+    """
+    from .basics import InputError, show_progress
+
+    header: list[str] = []
+    try:
+        with path.open("rb") as file:
+            lines = filter(str.strip, io.TextIOWrapper(file, "utf-8-sig"))  # without blank lines
+            header = [name.strip().strip('"') for name in next(lines, "").split(",")]
+            check_header(header, columns)
+            if rows is None:
+                rows = parse_rows(show_progress(lines, desc=f"reading {path.name}", unit=" rows"))
+        check_table(rows, header)
+    except ValueError as error:
+        raise InputError(f"{path}: {name_cell(str(error), header)}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    return rows if header == columns else rows[:, [header.index(name) for name in columns]]
 
 
 def check_header(header: list[str], columns: list[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .basics import IMAGE_SIZE, InputError
+from .basics import InputError
 
 
 def setting(default: Any, meaning: str, low: float = 0, high: float = 1e9, choices=()) -> Any:
@@ -23,7 +23,7 @@ def setting(default: Any, meaning: str, low: float = 0, high: float = 1e9, choic
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run. A wrong value raises InputError when the object is made."""
+    """All settings of a run; `check_settings` refuses wrong values."""
 
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", high=2**63 - 1)
@@ -65,47 +65,12 @@ class Settings:
     views: int = setting(3, "test-time augmentation: plain, shifted, rotated, zoomed", 1, 7)
     precision: str = setting("auto", "dtype", choices=("auto", "float32", "bfloat16", "float16"))
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            # The way to set a field of a frozen dataclass.
-            object.__setattr__(self, field.name, check_value(field, getattr(self, field.name)))
-        stages = len(self.widths), len(self.depths)
-        if self.network != "classic" and stages != (3, 2):
-            raise InputError(
-                f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
-            )
-        if self.augmentation != "affine" and set(self.image_sizes) != {IMAGE_SIZE}:
-            raise InputError(f"image_sizes {self.image_sizes}: only affine changes sizes")
-        if self.patience and not self.validation_fraction:
-            raise InputError("patience needs held-out images: a validation_fraction above 0")
-
 
 @dataclass(frozen=True)
 class MemberSettings(Settings):
     """The settings of one member: its own seed, and `erasing` as one number, not one per member."""
 
     erasing: int = setting(0, "affine: erased square, pixels a side; 0: none", high=28)
-
-
-def check_value(field: dataclasses.Field[Any], value: Any) -> Any:
-    """`value` in the field's own type, or InputError that says what the field takes."""
-    kind, choices = type(field.default), field.metadata["choices"]
-    low, high = field.metadata["low"], field.metadata["high"]
-    # numpy's arrays and scalars, which grid searches pass, become lists and numbers.
-    value = value.tolist() if hasattr(value, "tolist") else value
-    items = list(value) if isinstance(value, list | tuple) and kind is tuple else [value]
-    items = [item.tolist() if hasattr(item, "tolist") else item for item in items]
-    item_kind = int if kind is tuple else kind
-    # The type itself, not isinstance: True is an int to Python, but not a number of epochs.
-    fits = [type(item) is item_kind or (kind is float and type(item) is int) for item in items]
-    if not items or not all(fits):
-        names = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
-        raise InputError(f"{field.name} is {names.get(kind, 'integers')}, not {value!r}")
-    if choices and value not in choices:
-        raise InputError(f"{field.name} is {' or '.join(choices)}, not {value!r}")
-    if item_kind in (int, float) and not all(low <= item <= high for item in items):  # nor NaN
-        raise InputError(f"{field.name} {value} is outside {low:g} to {high:g}")
-    return tuple(items) if kind is tuple else kind(value)
 
 
 # Each member holds out another fortieth of the images. Every other member erases squares and so
@@ -154,6 +119,8 @@ PRESETS = {
 
 def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
     """A preset with some fields changed; InputError for a wrong name or value."""
+    from .checks import check_settings
+
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
     known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
@@ -162,7 +129,8 @@ def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
         raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
     # Whoever asks for N epochs gets N, also with few images.
     fewer_steps = {"minimum_steps": 0} if "epochs" in changes else {}
-    return dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))
+    changed = dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))
+    return check_settings(changed)
 
 
 def derive_member_settings(settings: Settings, number: int) -> MemberSettings:

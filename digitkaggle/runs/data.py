@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import data
+from ..core import parsing
 from ..core.basics import CLASSES, IMAGE_SIZE, Digits, InputError, logger
 from ..core.data import PIXEL_COLUMNS, TEST_FILE, TRAIN_FILE
 from ..core.kaggle import find_data, on_kaggle
@@ -180,7 +180,7 @@ def read_table(path: Path, columns: list[str]) -> np.ndarray:
         with path.open("rb") as file:
             head = file.read(1 << 16)
         if is_plain(head, columns):
-            table = data.read_table(path, columns, take_rows(path))
+            table = parsing.read_table(path, columns, take_rows(path))
         else:
             table = parse_table(decode_text(path.read_bytes()), columns, str(path))
     except ARCHIVE_ERRORS as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.basics import InputError
+from ..core.checks import check_settings
 from ..core.results import write_file
 from ..core.settings import Settings
 
@@ -34,7 +35,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def restore_settings(values: Mapping[str, Any]) -> Settings:
     """The settings of an earlier run, also of an older version: unknown fields are left out."""
     known = [field.name for field in dataclasses.fields(Settings)]
-    return Settings(**{name: values[name] for name in known if name in values})
+    settings = Settings(**{name: values[name] for name in known if name in values})
+    return check_settings(settings)
 
 
 def refuse_overwriting(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:

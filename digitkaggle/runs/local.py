@@ -126,8 +126,12 @@ def write_run(
         submission, labels = folders.SAMPLE_SUBMISSION, digits.test_labels.numpy()
         metrics["test"] = measure_accuracy(result.probabilities.numpy(), labels)
     if result.settings.members > 1:
-        predicted = np.stack([member.probabilities.argmax(1).byte() for member in result.members])
-        write_file(folder / folders.MEMBERS, lambda file: np.savez(file, digits=predicted))
+        stacked = np.stack([member.probabilities.numpy() for member in result.members])
+        digits_of_members = stacked.argmax(axis=2).astype(np.uint8)
+        write_file(
+            folder / folders.MEMBERS,
+            lambda file: np.savez_compressed(file, digits=digits_of_members, probabilities=stacked),
+        )
     first = result.members[0]
     model = build_model(result.settings, {first.number: first.weights}, result.compute)
     statistics = fit_strangeness(model, digits, first.held_out_rows)

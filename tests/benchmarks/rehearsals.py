@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -22,14 +24,18 @@ from scipy.stats import binomtest
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from digitkaggle.core.affine import apply_affine, build_affine_matrices
-from digitkaggle.core.basics import CLASSES, Compute, Digits, LabeledImages
+from digitkaggle.core.augment import augment
+from digitkaggle.core.basics import CLASSES, IMAGE_SIZE, Compute, Digits, LabeledImages
+from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.device import choose_compute, reuse_freed_memory
 from digitkaggle.core.prediction import predict_with_tta
-from digitkaggle.core.run import train_member
-from digitkaggle.core.settings import MemberSettings, make_settings
-from digitkaggle.core.training import prepare_input
+from digitkaggle.core.run import Epochs, train_member
+from digitkaggle.core.settings import MemberSettings, Settings, make_settings
+from digitkaggle.core.split import split_fold, split_for_member
+from digitkaggle.core.training import Training, predict_logits, prepare_input
 from digitkaggle.runs.data import read_data
 
 from .evaluation import split_off_confirmation
@@ -42,6 +48,13 @@ LARGE_WIDTH, LARGE_BATCH = 64, 32  # 128 channels in the original
 LARGE_RATES = [(13, 1e-3), (3, 1e-4), (3, 1e-5)]
 LAST_RATE = 1e-5
 SMOOTHING = 0.1
+# Kinds that differ from `best` in their settings only. Teachers: smoothing hides what else a digit
+# resembles (Müller et al., arXiv 1906.02629).
+CHANGES: dict[str, dict[str, Any]] = {
+    "teacher": {"label_smoothing": 0.0},
+    "seven": {"epochs": 7},
+    "twenty": {"epochs": 20},
+}
 
 
 def split_draw(digits: Digits, draw: int) -> tuple[Digits, Tensor]:
@@ -168,17 +181,115 @@ def train_large(number: int, digits: Digits, compute: Compute) -> Tensor:
     return predict_with_tta(Centered(), digits.test_images, compute, VIEWS)
 
 
-def train_kind(kind: str, number: int, digits: Digits) -> Tensor:
-    """Probabilities for the hidden images, N x 10, of one member of a kind."""
-    settings = make_settings("best", {})
+def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, Tensor]:
+    """Probabilities for the hidden images, N x 10, of one member, by kind; `best` makes four."""
+    settings = make_settings("best", CHANGES.get(kind, {}))
     compute = choose_compute(settings)
     with reuse_freed_memory():
         if kind == "large":
-            return train_large(number, digits, compute)
+            return {kind: train_large(number, digits, compute)}
         if kind == "middle":
             with patch("digitkaggle.core.training.build_network", build_middle_network):
-                return train_member(number, settings, digits, compute).probabilities
-        return train_member(number, settings, digits, compute).probabilities
+                return {kind: train_member(number, settings, digits, compute).probabilities}
+        if kind == "best":
+            return train_with_averages(number, settings, digits, compute)
+        if kind == "softened":
+            targets = soften_denied_labels(digits, draw)
+            with patch("digitkaggle.core.classic.select_training_images", partial(
+                select_with_targets, targets=targets
+            )):  # fmt: skip
+                return {kind: train_member(number, settings, digits, compute).probabilities}
+        if kind.startswith("student"):  # of the draw's four teachers, or of four of `best`
+            of = "teacher" if kind == "student" else "best"
+            targets = torch.from_numpy(np.mean(load_members(draw, of)[:4], axis=0)).float()
+            student = train_member(number, settings, digits, compute, test_targets=targets)
+            return {kind: student.probabilities}
+        if kind in CHANGES:
+            return {kind: train_member(number, settings, digits, compute).probabilities}
+    raise ValueError(f"there is no kind {kind!r}")
+
+
+def train_with_averages(
+    number: int, settings: Settings, digits: Digits, compute: Compute
+) -> dict[str, Tensor]:
+    """A member as it is, and with averaged weights: EMA of 0.99 and 0.999, the last epoch's mean.
+
+    Averages shrink filters whose norm Muon holds, so their batch statistics are made anew, from
+    augmented images at full size, and their temperature, too.
+    """
+    averages: dict[str, AveragedModel] = {}
+    trainings: list[Training] = []
+
+    def follow(_: int, training: Training, epochs: Epochs) -> Epochs:
+        for decay in (0.99, 0.999):
+            average = get_ema_multi_avg_fn(decay)
+            averages[f"ema{decay}"] = AveragedModel(training.network, multi_avg_fn=average)
+        averages["mean"] = AveragedModel(training.network)
+        trainings.append(training)
+        step = training.optimizer.step
+
+        def step_and_average() -> None:
+            step()
+            for name, average in averages.items():
+                if name != "mean" or training.epoch == training.epochs - 1:
+                    average.update_parameters(training.network)
+
+        training.optimizer.step = step_and_average
+        return epochs
+
+    member = train_member(number, settings, digits, compute, wrap_epochs=follow)
+    probabilities = {"best": member.probabilities}
+    train_rows, held_out_rows = split_for_member(digits.train_labels, settings, number)
+    held_out = digits.train_images[held_out_rows], digits.train_labels[held_out_rows]
+    for name, average in averages.items():
+        renew_statistics(average, digits.train_images[train_rows], trainings[0].settings, compute)
+        network = average.module
+        logits = predict_logits(network, held_out[0], compute)
+        calibrate(network, logits, held_out[1])
+        probabilities[name] = predict_with_tta(network, digits.test_images, compute, VIEWS)
+    return probabilities
+
+
+def renew_statistics(
+    network: nn.Module, images: Tensor, settings: MemberSettings, compute: Compute
+) -> None:
+    """Compute batch normalization's means and variances again, over augmented images."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    batches = (
+        augment(prepare_input(batch, compute.memory_format), settings, generator, IMAGE_SIZE)
+        for batch in images.split(settings.batch_size)
+    )
+    with compute.autocast():
+        update_bn(batches, network)
+
+
+def soften_denied_labels(digits: Digits, draw: int) -> Tensor:
+    """Targets, N x 10: where ten folds of `fast` deny a label surely, half its and half theirs."""
+    file = FOLDER / f"draw{draw}-folds.npy"
+    if not file.exists():
+        settings = make_settings("fast", {"views": VIEWS, "epochs": 6})
+        probabilities = torch.empty(len(digits.train_labels), CLASSES)
+        for fold in range(10):
+            rows, out = split_fold(digits.train_labels, 10, fold, 0, by_class=True)
+            part = Digits(
+                digits.train_images[rows], digits.train_labels[rows], digits.train_images[out]
+            )
+            member = train_member(1, settings, part, choose_compute(settings))
+            probabilities[out] = member.probabilities
+        np.save(file, probabilities.numpy())
+    folds = torch.from_numpy(np.load(file))
+    targets = functional.one_hot(digits.train_labels, CLASSES).float()
+    denied = (folds.argmax(dim=1) != digits.train_labels) & (folds.amax(dim=1) >= 0.9)
+    targets[denied] = (targets[denied] + folds[denied]) / 2
+    print(f"draw {draw}: {int(denied.sum())} of {len(denied)} labels softened", flush=True)
+    return targets
+
+
+def select_with_targets(
+    digits: Digits, rows: Tensor, _: MemberSettings, targets: Tensor
+) -> LabeledImages:
+    """The images of some rows, with probabilities as labels."""
+    return LabeledImages(digits.train_images[rows], targets[rows])
 
 
 def get_file(draw: int, kind: str, number: int) -> Path:
@@ -186,15 +297,23 @@ def get_file(draw: int, kind: str, number: int) -> Path:
     return FOLDER / f"draw{draw}-{kind}-{number}.npz"
 
 
+def load_members(draw: int, kind: str) -> list[np.ndarray]:
+    """Each member's probabilities for the hidden images, N x 10, by number."""
+    members = []
+    for number in range(1, 100):
+        file = get_file(draw, kind, number)
+        if file.exists():
+            with np.load(file) as stored:
+                members.append(stored["probabilities"].astype(np.float64))
+    return members
+
+
 def report(draw: int, labels: np.ndarray) -> None:
     """Errors alone and together, digits that all miss, and each kind against `best`, by McNemar."""
     kinds = sorted({file.name.split("-")[1] for file in FOLDER.glob(f"draw{draw}-*.npz")})
     together: dict[tuple[str, int], np.ndarray] = {}
     for kind in kinds:
-        members = []
-        for file in sorted(FOLDER.glob(f"draw{draw}-{kind}-*.npz")):
-            with np.load(file) as stored:
-                members.append(stored["probabilities"].astype(np.float64))
+        members = load_members(draw, kind)
         wrong = [member.argmax(axis=1) != labels for member in members]
         alone = ", ".join(str(int(errors.sum())) for errors in wrong)
         sums = np.cumsum(members, axis=0).argmax(axis=2) != labels
@@ -225,8 +344,12 @@ def main() -> None:
         file = get_file(args.draw, kind, int(number))
         if not file.exists():
             started = time.perf_counter()
-            probabilities = train_kind(kind, int(number), digits)
-            np.savez_compressed(file, probabilities=probabilities.numpy().astype(np.float16))
+            trained = train_kind(kind, int(number), digits, args.draw)
+            for of_kind, probabilities in trained.items():
+                np.savez_compressed(
+                    get_file(args.draw, of_kind, int(number)),
+                    probabilities=probabilities.numpy().astype(np.float16),
+                )
             print(f"{file.stem}: {time.perf_counter() - started:.0f} s", flush=True)
     report(args.draw, labels.numpy())
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from digitkaggle.core.networks import SeededDropout, build_network
+from digitkaggle.core.classic import SeededDropout
+from digitkaggle.core.networks import build_network
 from digitkaggle.core.settings import PRESETS, make_settings
 from tests.core import are_equal, make_generator
 

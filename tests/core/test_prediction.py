@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
+from digitkaggle.core.affine import apply_view
 from digitkaggle.core.networks import build_network
 from digitkaggle.core.prediction import (
     CONFIDENT_MARGIN,
     TTA_VIEWS,
     Model,
-    apply_view,
     average_members,
     is_confident,
     predict_with_tta,

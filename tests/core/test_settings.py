@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitkaggle.core.basics import InputError
+from digitkaggle.core.checks import check_settings
 from digitkaggle.core.settings import (
     PRESETS,
     MemberSettings,
@@ -92,7 +93,7 @@ def test_each_member_has_its_own_seed_and_takes_its_turn_of_the_erased_squares()
 
 def test_a_runs_erasing_is_refused_as_a_members():
     with pytest.raises(InputError, match="erasing is an integer"):
-        MemberSettings(erasing=(0, 8))
+        check_settings(MemberSettings(erasing=(0, 8)))
 
 
 NUMPY = {

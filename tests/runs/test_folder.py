@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from digitkaggle.core.basics import InputError
+from digitkaggle.core.prediction import average_members
 from digitkaggle.core.settings import make_settings
 from digitkaggle.runs import folder as folders
 from digitkaggle.runs.folder import (
@@ -115,7 +116,11 @@ def test_members_leave_their_predictions_and_a_run_on_all_images_leaves_no_valid
 ):
     changes = {"widths": (4, 4, 4), "epochs": 1, "members": 2, "validation_fraction": 0}
     run_in_folder(make_settings("fast", changes), few_digits, out=tmp_path, threads=1)
-    assert np.load(tmp_path / "members.npz")["digits"].shape == (2, 50)
+    with np.load(tmp_path / "members.npz") as members:
+        assert members["probabilities"].shape == (2, 50, 10)
+        assert (members["digits"] == members["probabilities"].argmax(axis=2)).all()
+        mean = average_members(members["probabilities"])
+    assert (mean == np.load(tmp_path / "probabilities.npy")).all()
     assert json.loads((tmp_path / "metrics.json").read_text())["validation"] is None
     assert not (tmp_path / "validation.npz").exists()
     assert not (tmp_path / "checkpoint").exists()
