@@ -182,7 +182,7 @@ def train_large(number: int, digits: Digits, compute: Compute) -> Tensor:
 
 
 def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, Tensor]:
-    """Probabilities for the hidden images, N x 10, of one member, by kind; `best` makes four."""
+    """Probabilities for the hidden images, N x 10, of one member; `averaged` makes four kinds."""
     settings = make_settings("best", CHANGES.get(kind, {}))
     compute = choose_compute(settings)
     with reuse_freed_memory():
@@ -191,7 +191,7 @@ def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, T
         if kind == "middle":
             with patch("digitkaggle.core.training.build_network", build_middle_network):
                 return {kind: train_member(number, settings, digits, compute).probabilities}
-        if kind == "best":
+        if kind == "averaged":
             return train_with_averages(number, settings, digits, compute)
         if kind == "softened":
             targets = soften_denied_labels(digits, draw)
@@ -204,7 +204,7 @@ def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, T
             targets = torch.from_numpy(np.mean(load_members(draw, of)[:4], axis=0)).float()
             student = train_member(number, settings, digits, compute, test_targets=targets)
             return {kind: student.probabilities}
-        if kind in CHANGES:
+        if kind == "best" or kind in CHANGES:
             return {kind: train_member(number, settings, digits, compute).probabilities}
     raise ValueError(f"there is no kind {kind!r}")
 
