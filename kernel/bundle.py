@@ -32,7 +32,7 @@ MODULES = (
 )
 FIRST_TO_SKIP = "device"
 # What the notebook needs before its first picture.
-EARLY = ("basics", "affine", "parsing", "checks", "kaggle", "console", "drawing")
+EARLY = ("basics", "affine", "parsing", "checks", "kaggle", "classic", "console", "drawing")
 SKIP_TITLE = "The rest may be skipped"
 SKIP_TEXT = (
     "The program needs it, but it is not about digits: device, files, pictures and the like."
