@@ -23,7 +23,7 @@ from .runs.finished import build_model
 
 SCALES = (1, 16, 255)  # the value of white: of fractions, of scikit-learn's own digits, of bytes
 SIDES = range(8, 65)  # pixels
-NOT_PARAMETERS = ("preset", "seed", "learn_from_test")
+NOT_PARAMETERS = ("preset", "seed")
 SETTINGS = [f.name for f in dataclasses.fields(Settings) if f.name not in NOT_PARAMETERS]
 
 

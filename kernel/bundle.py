@@ -28,7 +28,7 @@ from digitkaggle.runs.source import compute_source_digest  # noqa: E402
 MODULES = (
     *("basics", "data", "settings", "split", "augment", "networks", "optimizers", "training"),
     *("prediction", "run", "device", "affine", "parsing", "checks", "kaggle", "calibration"),
-    *("classic", "console", "test_images", "results", "drawing", "main"),
+    *("classic", "console", "results", "drawing", "main"),
 )
 FIRST_TO_SKIP = "device"
 # What the notebook needs before its first picture.

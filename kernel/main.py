@@ -21,7 +21,6 @@ import copy
 import dataclasses
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,11 +33,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 
 # %% Basics
-# Data classes that all chapters share, two exceptions, the logger and the progress bar.
+# Data classes that all chapters share, two exceptions and the logger.
 
 VERSION = "0.4.0"
 IMAGE_SIZE = 28  # pixels along a side
@@ -58,7 +56,7 @@ class TrainingError(InputError):
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32, 0 to 1); labels N, int64 (or float32, N x 10)."""
+    """Images N x 1 x 28 x 28, uint8 (or float32, 0 to 1); labels N, int64."""
 
     # All 42,000 images take 33 MB as uint8, so they live on the device as one tensor. A batch is a
     # slice of a shuffled index: no data loader, no worker processes.
@@ -100,12 +98,6 @@ class Compute:
         """Layers inside compute in `dtype` where that is safe; weights stay float32."""
         half = self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
-
-
-def show_progress(items: Any = None, **options: Any) -> tqdm:
-    """A progress bar around `items`, on a terminal only, once it takes over two seconds."""
-    disabled = bool(os.environ.get("TQDM_DISABLE")) or None  # None: tqdm asks if it is a terminal
-    return tqdm(items, disable=disabled, **({"leave": False, "delay": 2} | options))
 
 
 # %% The data
@@ -151,7 +143,6 @@ class Settings:
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", high=2**63 - 1)
     members: int = setting(1, "networks to train; their probabilities are averaged", 1, 1000)
-    learn_from_test: bool = setting(False, "train again with unlabeled test images added")
     # The split
     split_seed: int = setting(0, "seed of the split, fixed so that runs compare", high=2**32 - 1)
     validation_fraction: float = setting(0.1, "fraction held out; 0: train on all", high=0.9)
@@ -242,13 +233,8 @@ PRESETS = {
 
 def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
     """A preset with some fields changed; InputError for a wrong name or value."""
-    # check_settings: see the chapter Checking settings
-    if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
-    if unknown := sorted(set(changes) - known):
-        names = ", ".join(sorted(known))
-        raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
+    # check_names, check_settings: see the chapter Checking settings
+    check_names(preset, changes)
     # Whoever asks for N epochs gets N, also with few images.
     fewer_steps = {"minimum_steps": 0} if "epochs" in changes else {}
     changed = dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))
@@ -386,6 +372,7 @@ def build_compact_network(
     Shapes below are those of 28 x 28 images; any size from 15 x 15 works.
     """
     # SeededDropout: see the chapter The published recipe
+    # GlobalMaxPool: see the chapter The device
     first, second, third = widths
     layers: list[nn.Module] = [
         # Stride 2: at 28 x 28 a convolution costs most and sees only strokes. It saves a quarter of
@@ -429,17 +416,6 @@ def build_compact_network(
         nn.Linear(third, CLASSES),  # 10
     ]
     return nn.Sequential(*layers)
-
-
-class GlobalMaxPool(nn.Module):
-    """The maximum of each feature map, N x C x 1 x 1."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """From N x C x H x W."""
-        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
-        if maps.device.type == "cpu":
-            return functional.adaptive_max_pool2d(maps, 1)
-        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 def build_network(
@@ -552,15 +528,12 @@ class Muon:
 
 def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
     """The optimizer that the settings name; each group keeps its peak rate as `peak_lr`."""
+    # make_adam: see the chapter The published recipe
     optimizer: Muon | torch.optim.Optimizer
     if settings.optimizer == "muon":
         optimizer = Muon(network, settings)
     elif settings.optimizer == "adam":
-        rate, decay = settings.learning_rate, settings.weight_decay
-        on_gpu = next(network.parameters()).is_cuda  # there `fused` handles overflows by itself
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None
-        )
+        optimizer = make_adam(network, settings.learning_rate, settings.weight_decay)
     else:
         raise ValueError(f"there is no optimizer {settings.optimizer!r}")
     for group in optimizer.param_groups:
@@ -622,6 +595,7 @@ def train(
     data are on its device. Without held-out images the last epoch counts as the best. Raises
     TrainingError if the loss is NaN or infinite.
     """
+    # show_progress: see the chapter The console
     # make_step: see the chapter The device
     network, optimizer, settings = training.network, training.optimizer, training.settings
     step = make_step(training, data)
@@ -720,8 +694,7 @@ def train_batch(
         loss = compute_loss_sum(logits, labels, settings)
         training.scaler.scale(loss / len(batch)).backward()
         losses.append(loss.detach())
-        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        hits.append((logits.detach().argmax(dim=1) == classes).sum())
+        hits.append((logits.detach().argmax(dim=1) == labels).sum())
     training.scaler.step(training.optimizer)
     training.scaler.update()
     return torch.stack(losses).sum(), torch.stack(hits).sum()
@@ -866,7 +839,6 @@ class Result:
     settings: Settings
     compute: Compute
     members: list[Member]  # by number
-    teachers: list[Member] = field(default_factory=list)  # they labeled test images for the members
 
     @property
     def probabilities(self) -> Tensor:
@@ -893,14 +865,8 @@ def run(
         train_member, settings=settings, digits=digits, compute=compute, wrap_epochs=wrap_epochs
     )
     trained = map_members(train_one, range(1, settings.members + 1))
-    members, teachers = sorted(log_members(trained, digits), key=attrgetter("number")), []
-    # With fewer members than planned, time is up.
-    if settings.learn_from_test and len(members) == settings.members:
-        # train_students: see the chapter Unlabeled test images
-        students = train_students(members, train_one, map_members)
-        if students := sorted(log_members(students, digits), key=attrgetter("number")):
-            members, teachers = students, members
-    return Result(settings, compute, members, teachers)
+    members = sorted(log_members(trained, digits), key=attrgetter("number"))
+    return Result(settings, compute, members)
 
 
 def train_member(
@@ -909,27 +875,19 @@ def train_member(
     digits: Digits,
     compute: Compute,
     wrap_epochs: WrapEpochs | None = None,
-    test_targets: Tensor | None = None,
 ) -> Member:
-    """Train one member of a run, numbered from 1, and let it predict.
-
-    With `test_targets`, probabilities, float32, test images x 10, it also trains on test images.
-    """
+    """Train one member of a run, numbered from 1, and let it predict."""
     # calibrate: see the chapter Calibration
     # select_training_images: see the chapter The published recipe
     # log_epoch, log_plan: see the chapter The console
     # reuse_freed_memory: see the chapter The device
-    # add_test_images: see the chapter Unlabeled test images
     own_settings = derive_member_settings(settings, number)
     train_rows, held_out_rows = split_for_member(digits.train_labels, settings, number)
     held_out = LabeledImages(digits.train_images[held_out_rows], digits.train_labels[held_out_rows])
     held_out = held_out.to(compute.device)
     with reuse_freed_memory():
         started = time.perf_counter()
-        data = select_training_images(digits, train_rows, own_settings)
-        if test_targets is not None:
-            data = add_test_images(data, digits.test_images, test_targets)
-        data = data.to(compute.device)
+        data = select_training_images(digits, train_rows, own_settings).to(compute.device)
         augmented_at = time.perf_counter()
 
         training = start_training(own_settings, compute, len(data))
@@ -980,11 +938,14 @@ import ctypes
 import hashlib
 import io
 import json
+import os
 import re
 import sys
 import warnings
 from concurrent.futures import BrokenExecutor
 from typing import BinaryIO, NoReturn
+
+from tqdm import tqdm
 
 
 # %% The device
@@ -1001,6 +962,17 @@ FORMS = (
     (torch.contiguous_format, True, False),
     (torch.contiguous_format, False, False),
 )
+
+
+class GlobalMaxPool(nn.Module):
+    """The maximum of each feature map, N x C x 1 x 1."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """From N x C x H x W."""
+        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
+        if maps.device.type == "cpu":
+            return functional.adaptive_max_pool2d(maps, 1)
+        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:
@@ -1227,7 +1199,8 @@ def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -
 
     `rows`: what `parse_rows` returned for the file, if somebody has called it already.
     """
-    # InputError, show_progress: see the chapter Basics
+    # InputError: see the chapter Basics
+    # show_progress: see the chapter The console
     header: list[str] = []
     try:
         with path.open("rb") as file:
@@ -1296,6 +1269,16 @@ def name_cell(message: str, header: list[str]) -> str:
 
 # %% Checking settings
 # A wrong value ends the run before it starts, with what the setting takes.
+
+def check_names(preset: str, changes: Iterable[str]) -> None:
+    """InputError for a preset or a setting that does not exist."""
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
+    if unknown := sorted(set(changes) - known):
+        names = ", ".join(sorted(known))
+        raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
+
 
 def check_settings(settings: Settings) -> Settings:
     """The settings with every value in its own type; InputError for one that is wrong."""
@@ -1416,6 +1399,7 @@ def expand_classic_set(data: LabeledImages) -> LabeledImages:
     """
     from scipy import ndimage
 
+    # show_progress: see the chapter The console
     pixels = data.images.squeeze(1).numpy().astype(np.float32) / np.float32(255)
     # Values go a little beyond 0 and 1: splines of order 3 overshoot, and the recipe never clips.
     expanded = np.empty((CLASSIC_COPIES, *pixels.shape), dtype=np.float32)
@@ -1462,6 +1446,12 @@ def build_classic_network(dropout: float, generator: torch.Generator) -> nn.Sequ
     )
 
 
+def make_adam(network: nn.Module, rate: float, decay: float) -> torch.optim.Adam:
+    """Adam for all parameters of a network."""
+    on_gpu = next(network.parameters()).is_cuda  # there `fused` handles overflows by itself
+    return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None)
+
+
 class SeededDropout(nn.Module):
     """Dropout whose randomness comes from a generator that is passed in, not from global state."""
 
@@ -1502,6 +1492,12 @@ def configure_logging(level: int = logging.INFO) -> None:
     errors.setLevel(logging.WARNING)
     logger.handlers, logger.propagate = [output, errors], False
     logger.setLevel(level)
+
+
+def show_progress(items: Any = None, **options: Any) -> tqdm:
+    """A progress bar around `items`, on a terminal only, once it takes over two seconds."""
+    disabled = bool(os.environ.get("TQDM_DISABLE")) or None  # None: tqdm asks if it is a terminal
+    return tqdm(items, disable=disabled, **({"leave": False, "delay": 2} | options))
 
 
 def find_size_changes(image_sizes: Sequence[int], epochs: int) -> list[tuple[int, int]]:
@@ -1553,28 +1549,6 @@ def log_members(members: Iterable[Member], digits: Digits) -> Iterator[Member]:
             f"{member.seconds['train']:.0f} s"
         )
         yield member
-
-
-# %% Unlabeled test images
-# `--learn-from-test` trains a second set of members that also see the test images, labeled by the
-# first set. The competition allows it, but it is off: it gains one network an eleventh of its errors,
-# and several together nothing (171 errors for 173 of 50,400).
-
-def train_students(
-    teachers: Sequence[Member],
-    train_one: Callable[..., Member],
-    map_members: Callable[..., Iterable[Member]],
-) -> Iterable[Member]:
-    """As many members again, numbered on, that also train on the teachers' probabilities."""
-    targets = average_members([member.probabilities for member in teachers])
-    numbers = range(len(teachers) + 1, 2 * len(teachers) + 1)
-    return map_members(partial(train_one, test_targets=targets), numbers)
-
-
-def add_test_images(data: LabeledImages, images: Tensor, probabilities: Tensor) -> LabeledImages:
-    """The data and test images, with probabilities as labels, so that doubt stays doubt."""
-    targets = torch.cat([functional.one_hot(data.labels, CLASSES).float(), probabilities])
-    return LabeledImages(torch.cat([data.images, images]), targets)
 
 
 # %% The results
@@ -1689,8 +1663,7 @@ def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
 
 def make_history_table(result: Result) -> np.ndarray:
     """The members' histories: one record per epoch, with named columns."""
-    members = result.teachers + result.members
-    rows = [{"member": member.number, **row} for member in members for row in member.history]
+    rows = [{"member": member.number, **row} for member in result.members for row in member.history]
     return np.array([tuple(row.values()) for row in rows], [(name, float) for name in rows[0]])
 
 
@@ -1705,8 +1678,7 @@ def collect_metrics(
         # Each held-out image is predicted by its own member, which did not train on it.
         validation = measure_accuracy(held_out.probabilities, held_out.label)
         validation["loss"] = sum(member.best_loss for member in members) / len(members)
-    trained = result.teachers + members
-    spent = {part: sum(m.seconds[part] for m in trained) for part in members[0].seconds}
+    spent = {part: sum(m.seconds[part] for m in members) for part in members[0].seconds}
     best_epochs, epochs = [m.best_epoch for m in members], [len(m.history) for m in members]
     several = result.settings.members > 1
     return {
@@ -1874,7 +1846,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "079b9b24b04f47d13c97f167f42c2262d995ee2a1a26510045733b49c1733fdd"
+SOURCE_DIGEST = "374eca56b91060ef4659123adfebe4e64dee63ef94636220bf6ed698c9722dec"
 
 
 class OneLineParser(argparse.ArgumentParser):

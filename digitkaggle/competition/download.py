@@ -7,7 +7,8 @@ import io
 import zipfile
 from pathlib import Path
 
-from ..core.basics import InputError, logger, show_progress
+from ..core.basics import InputError, logger
+from ..core.console import show_progress
 from ..core.data import TEST_FILE, TRAIN_FILE, read_digits
 from ..core.kaggle import COMPETITION
 from ..core.results import write_file

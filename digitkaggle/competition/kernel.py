@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..core.basics import InputError, logger, show_progress
+from ..core.basics import InputError, logger
+from ..core.console import show_progress
 from ..core.kaggle import KAGGLE_TEST_IMAGES
 from ..core.results import METRICS, SUBMISSION, write_file
 from ..runs.files import read_json, write_json

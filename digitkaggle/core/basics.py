@@ -1,17 +1,14 @@
 """Basics.
 
-Data classes that all chapters share, two exceptions, the logger and the progress bar."""
+Data classes that all chapters share, two exceptions and the logger."""
 
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 VERSION = "0.4.0"
 IMAGE_SIZE = 28  # pixels along a side
@@ -31,7 +28,7 @@ class TrainingError(InputError):
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images N x 1 x 28 x 28, uint8 (or float32, 0 to 1); labels N, int64 (or float32, N x 10)."""
+    """Images N x 1 x 28 x 28, uint8 (or float32, 0 to 1); labels N, int64."""
 
     # All 42,000 images take 33 MB as uint8, so they live on the device as one tensor. A batch is a
     # slice of a shuffled index: no data loader, no worker processes.
@@ -73,9 +70,3 @@ class Compute:
         """Layers inside compute in `dtype` where that is safe; weights stay float32."""
         half = self.dtype != torch.float32
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=half)
-
-
-def show_progress(items: Any = None, **options: Any) -> tqdm:
-    """A progress bar around `items`, on a terminal only, once it takes over two seconds."""
-    disabled = bool(os.environ.get("TQDM_DISABLE")) or None  # None: tqdm asks if it is a terminal
-    return tqdm(items, disable=disabled, **({"leave": False, "delay": 2} | options))

@@ -5,10 +5,21 @@ A wrong value ends the run before it starts, with what the setting takes."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from .basics import IMAGE_SIZE, InputError
-from .settings import Settings
+from .settings import PRESETS, Settings
+
+
+def check_names(preset: str, changes: Iterable[str]) -> None:
+    """InputError for a preset or a setting that does not exist."""
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
+    known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
+    if unknown := sorted(set(changes) - known):
+        names = ", ".join(sorted(known))
+        raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .basics import CLASSES, Digits, LabeledImages, show_progress
+from .basics import CLASSES, Digits, LabeledImages
 from .settings import MemberSettings
 
 # The original, four shifts in pixels (down, right), two rotations in degrees.
@@ -24,6 +24,8 @@ def expand_classic_set(data: LabeledImages) -> LabeledImages:
     One whole set follows another. From uint8, N x 1 x 28 x 28, to float32, 7N x 1 x 28 x 28.
     """
     from scipy import ndimage
+
+    from .console import show_progress
 
     pixels = data.images.squeeze(1).numpy().astype(np.float32) / np.float32(255)
     # Values go a little beyond 0 and 1: splines of order 3 overshoot, and the recipe never clips.
@@ -69,6 +71,12 @@ def build_classic_network(dropout: float, generator: torch.Generator) -> nn.Sequ
         SeededDropout(dropout, generator),
         nn.Linear(64, CLASSES),  # 10
     )
+
+
+def make_adam(network: nn.Module, rate: float, decay: float) -> torch.optim.Adam:
+    """Adam for all parameters of a network."""
+    on_gpu = next(network.parameters()).is_cuda  # there `fused` handles overflows by itself
+    return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None)
 
 
 class SeededDropout(nn.Module):

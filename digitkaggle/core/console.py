@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
 
 from .basics import Digits, logger
 from .run import Member
@@ -21,6 +25,12 @@ def configure_logging(level: int = logging.INFO) -> None:
     errors.setLevel(logging.WARNING)
     logger.handlers, logger.propagate = [output, errors], False
     logger.setLevel(level)
+
+
+def show_progress(items: Any = None, **options: Any) -> tqdm:
+    """A progress bar around `items`, on a terminal only, once it takes over two seconds."""
+    disabled = bool(os.environ.get("TQDM_DISABLE")) or None  # None: tqdm asks if it is a terminal
+    return tqdm(items, disable=disabled, **({"leave": False, "delay": 2} | options))
 
 
 def find_size_changes(image_sizes: Sequence[int], epochs: int) -> list[tuple[int, int]]:

@@ -96,15 +96,13 @@ class Muon:
 
 def make_optimizer(settings: Settings, network: nn.Module) -> Muon | torch.optim.Optimizer:
     """The optimizer that the settings name; each group keeps its peak rate as `peak_lr`."""
+    from .classic import make_adam
+
     optimizer: Muon | torch.optim.Optimizer
     if settings.optimizer == "muon":
         optimizer = Muon(network, settings)
     elif settings.optimizer == "adam":
-        rate, decay = settings.learning_rate, settings.weight_decay
-        on_gpu = next(network.parameters()).is_cuda  # there `fused` handles overflows by itself
-        optimizer = torch.optim.Adam(
-            network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None
-        )
+        optimizer = make_adam(network, settings.learning_rate, settings.weight_decay)
     else:
         raise ValueError(f"there is no optimizer {settings.optimizer!r}")
     for group in optimizer.param_groups:

@@ -18,7 +18,8 @@ def read_table(path: Path, columns: list[str], rows: np.ndarray | None = None) -
 
     `rows`: what `parse_rows` returned for the file, if somebody has called it already.
     """
-    from .basics import InputError, show_progress
+    from .basics import InputError
+    from .console import show_progress
 
     header: list[str] = []
     try:

@@ -131,8 +131,7 @@ def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
 
 def make_history_table(result: Result) -> np.ndarray:
     """The members' histories: one record per epoch, with named columns."""
-    members = result.teachers + result.members
-    rows = [{"member": member.number, **row} for member in members for row in member.history]
+    rows = [{"member": member.number, **row} for member in result.members for row in member.history]
     return np.array([tuple(row.values()) for row in rows], [(name, float) for name in rows[0]])
 
 
@@ -147,8 +146,7 @@ def collect_metrics(
         # Each held-out image is predicted by its own member, which did not train on it.
         validation = measure_accuracy(held_out.probabilities, held_out.label)
         validation["loss"] = sum(member.best_loss for member in members) / len(members)
-    trained = result.teachers + members
-    spent = {part: sum(m.seconds[part] for m in trained) for part in members[0].seconds}
+    spent = {part: sum(m.seconds[part] for m in members) for part in members[0].seconds}
     best_epochs, epochs = [m.best_epoch for m in members], [len(m.history) for m in members]
     several = result.settings.members > 1
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
@@ -49,7 +49,6 @@ class Result:
     settings: Settings
     compute: Compute
     members: list[Member]  # by number
-    teachers: list[Member] = field(default_factory=list)  # they labeled test images for the members
 
     @property
     def probabilities(self) -> Tensor:
@@ -77,15 +76,8 @@ def run(
         train_member, settings=settings, digits=digits, compute=compute, wrap_epochs=wrap_epochs
     )
     trained = map_members(train_one, range(1, settings.members + 1))
-    members, teachers = sorted(log_members(trained, digits), key=attrgetter("number")), []
-    # With fewer members than planned, time is up.
-    if settings.learn_from_test and len(members) == settings.members:
-        from .test_images import train_students
-
-        students = train_students(members, train_one, map_members)
-        if students := sorted(log_members(students, digits), key=attrgetter("number")):
-            members, teachers = students, members
-    return Result(settings, compute, members, teachers)
+    members = sorted(log_members(trained, digits), key=attrgetter("number"))
+    return Result(settings, compute, members)
 
 
 def train_member(
@@ -94,17 +86,12 @@ def train_member(
     digits: Digits,
     compute: Compute,
     wrap_epochs: WrapEpochs | None = None,
-    test_targets: Tensor | None = None,
 ) -> Member:
-    """Train one member of a run, numbered from 1, and let it predict.
-
-    With `test_targets`, probabilities, float32, test images x 10, it also trains on test images.
-    """
+    """Train one member of a run, numbered from 1, and let it predict."""
     from .calibration import calibrate
     from .classic import select_training_images
     from .console import log_epoch, log_plan
     from .device import reuse_freed_memory
-    from .test_images import add_test_images
 
     own_settings = derive_member_settings(settings, number)
     train_rows, held_out_rows = split_for_member(digits.train_labels, settings, number)
@@ -112,10 +99,7 @@ def train_member(
     held_out = held_out.to(compute.device)
     with reuse_freed_memory():
         started = time.perf_counter()
-        data = select_training_images(digits, train_rows, own_settings)
-        if test_targets is not None:
-            data = add_test_images(data, digits.test_images, test_targets)
-        data = data.to(compute.device)
+        data = select_training_images(digits, train_rows, own_settings).to(compute.device)
         augmented_at = time.perf_counter()
 
         training = start_training(own_settings, compute, len(data))

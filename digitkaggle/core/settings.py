@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .basics import InputError
-
 
 def setting(default: Any, meaning: str, low: float = 0, high: float = 1e9, choices=()) -> Any:
     """A field of Settings: default, one line of meaning, smallest and largest value."""
@@ -28,7 +26,6 @@ class Settings:
     preset: str = setting("balanced", "the preset that the other settings start from")
     seed: int = setting(0, "seed of weights, order, augmentation and dropout", high=2**63 - 1)
     members: int = setting(1, "networks to train; their probabilities are averaged", 1, 1000)
-    learn_from_test: bool = setting(False, "train again with unlabeled test images added")
     # The split
     split_seed: int = setting(0, "seed of the split, fixed so that runs compare", high=2**32 - 1)
     validation_fraction: float = setting(0.1, "fraction held out; 0: train on all", high=0.9)
@@ -119,14 +116,9 @@ PRESETS = {
 
 def make_settings(preset: str, changes: Mapping[str, Any]) -> Settings:
     """A preset with some fields changed; InputError for a wrong name or value."""
-    from .checks import check_settings
+    from .checks import check_names, check_settings
 
-    if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}: choose one of {', '.join(PRESETS)}")
-    known = {field.name for field in dataclasses.fields(Settings)} - {"preset"}
-    if unknown := sorted(set(changes) - known):
-        names = ", ".join(sorted(known))
-        raise InputError(f"there is no setting {unknown[0]!r}: choose from {names}")
+    check_names(preset, changes)
     # Whoever asks for N epochs gets N, also with few images.
     fewer_steps = {"minimum_steps": 0} if "epochs" in changes else {}
     changed = dataclasses.replace(PRESETS[preset], **(fewer_steps | dict(changes)))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .augment import augment
-from .basics import Compute, LabeledImages, TrainingError, show_progress
+from .basics import Compute, LabeledImages, TrainingError
 from .networks import build_network
 from .optimizers import Muon, make_optimizer
 from .settings import MemberSettings
@@ -72,6 +72,7 @@ def train(
     data are on its device. Without held-out images the last epoch counts as the best. Raises
     TrainingError if the loss is NaN or infinite.
     """
+    from .console import show_progress
     from .device import make_step
 
     network, optimizer, settings = training.network, training.optimizer, training.settings
@@ -171,8 +172,7 @@ def train_batch(
         loss = compute_loss_sum(logits, labels, settings)
         training.scaler.scale(loss / len(batch)).backward()
         losses.append(loss.detach())
-        classes = labels if labels.ndim == 1 else labels.argmax(dim=1)
-        hits.append((logits.detach().argmax(dim=1) == classes).sum())
+        hits.append((logits.detach().argmax(dim=1) == labels).sum())
     training.scaler.step(training.optimizer)
     training.scaler.update()
     return torch.stack(losses).sum(), torch.stack(hits).sum()

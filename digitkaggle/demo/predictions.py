@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.basics import CLASSES, InputError, show_progress
+from ..core.basics import CLASSES, InputError
+from ..core.console import show_progress
 from ..core.prediction import Model
 from ..runs.strangeness import LEAST_PROBABILITY, find_strange
 from .digits import FoundDigit, FoundDigits, find_digits

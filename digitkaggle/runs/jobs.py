@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ..core.basics import Compute, InputError, show_progress
+from ..core.basics import Compute, InputError
+from ..core.console import show_progress
 from ..core.main import train_on_gpu
 from ..core.run import Member
 from .budget import TimeBudget, sum_seconds

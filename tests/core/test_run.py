@@ -72,25 +72,3 @@ def test_a_wrapper_around_every_members_epochs_may_end_a_training(few_digits, th
     result = run(longer, few_digits, CPU, wrap_epochs=wrap_epochs)
     assert rows == [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)]
     assert [(len(m.history), m.planned_epochs) for m in result.members] == [(2, 5), (2, 5)]
-
-
-def test_a_second_round_trains_on_test_images_labeled_by_the_first_round(few_digits, three):
-    plain = run(three, few_digits, CPU)
-    two_rounds = run(dataclasses.replace(three, learn_from_test=True), few_digits, CPU)
-    assert all(map(are_same, two_rounds.teachers, plain.members))
-    assert [member.number for member in two_rounds.members] == [4, 5, 6]
-    settings = dataclasses.replace(three, learn_from_test=True)
-    student = train_member(5, settings, few_digits, CPU, test_targets=plain.probabilities)
-    assert are_same(student, two_rounds.members[1])
-    uniform = torch.full_like(plain.probabilities, 0.1)
-    assert not are_equal(student.weights, train_member(5, three, few_digits, CPU).weights)
-    assert not are_equal(
-        student.weights, train_member(5, three, few_digits, CPU, test_targets=uniform).weights
-    )
-    short = run(
-        settings,
-        few_digits,
-        CPU,
-        map_members=lambda train_one, numbers: map(train_one, [numbers[0]]),
-    )
-    assert [member.number for member in short.members] == [1], "no second round without a first"

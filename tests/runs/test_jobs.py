@@ -19,8 +19,7 @@ CHANGES = {
     "widths": (4, 4, 4),
     "epochs": 2,
     "batch_size": 64,
-    "members": 2,
-    "learn_from_test": True,
+    "members": 4,
 }
 SETTINGS = make_settings("fast", CHANGES)
 

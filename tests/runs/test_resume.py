@@ -67,9 +67,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, data_folder, num
 
 
 def test_finished_members_are_not_trained_again(tmp_path, few_digits, monkeypatch):
-    settings = make_settings(
-        "fast", {"widths": (4, 4, 4), "epochs": 1, "members": 2, "learn_from_test": True}
-    )
+    settings = make_settings("fast", {"widths": (4, 4, 4), "epochs": 1, "members": 4})
     trained = []
 
     def save(folder, member):
