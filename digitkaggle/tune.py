@@ -14,9 +14,9 @@ from statistics import fmean
 from .core.basics import Compute, Digits, InputError, LabeledImages, TrainingError, logger
 from .core.classic import select_training_images
 from .core.device import choose_compute, reuse_freed_memory
+from .core.folds import split_fold
 from .core.results import compute_data_digest
 from .core.settings import Settings, derive_member_settings
-from .core.split import split_fold
 from .core.training import start_training, train
 from .runs.files import write_json
 from .runs.folder import describe_differences, make_identity

@@ -27,8 +27,8 @@ from digitkaggle.runs.source import compute_source_digest  # noqa: E402
 
 MODULES = (
     *("basics", "data", "settings", "split", "augment", "networks", "optimizers", "training"),
-    *("prediction", "run", "device", "affine", "parsing", "checks", "kaggle", "calibration"),
-    *("classic", "console", "results", "drawing", "main"),
+    *("prediction", "run", "device", "affine", "folds", "parsing", "checks", "kaggle"),
+    *("calibration", "classic", "console", "results", "drawing", "main"),
 )
 FIRST_TO_SKIP = "device"
 # What the notebook needs before its first picture.

@@ -259,6 +259,7 @@ ADVICE = "--validation-fraction 0 trains on all"
 
 def split_for_member(labels: Tensor, settings: Settings, number: int) -> tuple[Tensor, Tensor]:
     """The rows that a member, numbered from 1, trains on and holds out: int64, all rows once."""
+    # split_fold: see the chapter Folds
     fraction, by_class = settings.validation_fraction, settings.split_by_class
     if fraction == 0:
         return torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
@@ -279,39 +280,13 @@ def split_indices(
     Returns the rows to train on and the held-out rows, int64. Raises InputError if there are too
     few images.
     """
+    # split_at_positions: see the chapter Folds
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
         raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
     # The middles of equal steps, so that first and last class lose the same fraction, too.
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
-
-
-def split_fold(
-    labels: Tensor, folds: int, fold: int, seed: int, *, by_class: bool
-) -> tuple[Tensor, Tensor]:
-    """Hold out one of several equal folds, numbered from 0; as `split_indices`."""
-    fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
-    if fewest < folds:
-        raise InputError(f"{folds} folds need {folds} images of every class: {ADVICE}")
-    return split_at_positions(
-        labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class
-    )
-
-
-def split_at_positions(
-    labels: Tensor, positions: Tensor, seed: int, *, by_class: bool
-) -> tuple[Tensor, Tensor]:
-    """Shuffle all rows and hold out those at the given positions of the shuffled sequence.
-
-    With `by_class` the shuffled sequence is sorted by class first, so that positions at even steps
-    take the same fraction of every class. Both results keep the shuffled order.
-    """
-    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    sequence = labels[rows].argsort(stable=True) if by_class else torch.arange(len(labels))
-    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
-    is_held_out[sequence[positions]] = True
-    return rows[~is_held_out], rows[is_held_out]
 
 
 # %% Augmentation
@@ -1191,6 +1166,37 @@ def apply_view(view: tuple[float, tuple[float, float], float], pixels: Tensor) -
     return apply_affine(pixels, matrix.expand(pixels.shape[0], -1, -1), pixels.shape[-1])
 
 
+# %% Folds
+# Which rows a split holds out: all images are shuffled, then sorted by class, so that rows at even
+# steps hold out the same fraction of every class.
+
+def split_fold(
+    labels: Tensor, folds: int, fold: int, seed: int, *, by_class: bool
+) -> tuple[Tensor, Tensor]:
+    """Hold out one of several equal folds, numbered from 0; as `split_indices`."""
+    fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
+    if fewest < folds:
+        raise InputError(f"{folds} folds need {folds} images of every class: {ADVICE}")
+    return split_at_positions(
+        labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class
+    )
+
+
+def split_at_positions(
+    labels: Tensor, positions: Tensor, seed: int, *, by_class: bool
+) -> tuple[Tensor, Tensor]:
+    """Shuffle all rows and hold out those at the given positions of the shuffled sequence.
+
+    With `by_class` the shuffled sequence is sorted by class first, so that positions at even steps
+    take the same fraction of every class. Both results keep the shuffled order.
+    """
+    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    sequence = labels[rows].argsort(stable=True) if by_class else torch.arange(len(labels))
+    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
+    is_held_out[sequence[positions]] = True
+    return rows[~is_held_out], rows[is_held_out]
+
+
 # %% Parsing a table
 # A bad file is refused with the row and the column where it is wrong.
 
@@ -1846,7 +1852,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "374eca56b91060ef4659123adfebe4e64dee63ef94636220bf6ed698c9722dec"
+SOURCE_DIGEST = "83875e62afe876d76cc7ea6d8a4cc08dbce07afe5d78cb57635935264f6b62fa"
 
 
 class OneLineParser(argparse.ArgumentParser):

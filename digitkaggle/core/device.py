@@ -17,8 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from .basics import CLASSES, IMAGE_SIZE, Compute, InputError, LabeledImages
 from .optimizers import Muon
@@ -33,17 +32,6 @@ FORMS = (
     (torch.contiguous_format, True, False),
     (torch.contiguous_format, False, False),
 )
-
-
-class GlobalMaxPool(nn.Module):
-    """The maximum of each feature map, N x C x 1 x 1."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """From N x C x H x W."""
-        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
-        if maps.device.type == "cpu":
-            return functional.adaptive_max_pool2d(maps, 1)
-        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:

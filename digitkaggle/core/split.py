@@ -18,6 +18,8 @@ ADVICE = "--validation-fraction 0 trains on all"
 
 def split_for_member(labels: Tensor, settings: Settings, number: int) -> tuple[Tensor, Tensor]:
     """The rows that a member, numbered from 1, trains on and holds out: int64, all rows once."""
+    from .folds import split_fold
+
     fraction, by_class = settings.validation_fraction, settings.split_by_class
     if fraction == 0:
         return torch.arange(len(labels)), torch.empty(0, dtype=torch.int64)
@@ -38,36 +40,11 @@ def split_indices(
     Returns the rows to train on and the held-out rows, int64. Raises InputError if there are too
     few images.
     """
+    from .folds import split_at_positions
+
     count, classes = round(fraction * len(labels)), labels.unique() if by_class else labels[:1]
     if count < len(classes) or count == len(labels):
         raise InputError(f"too few images to hold out {fraction:g} of every class: {ADVICE}")
     # The middles of equal steps, so that first and last class lose the same fraction, too.
     even_steps = ((torch.arange(count) + 0.5) * (len(labels) / count)).long()
     return split_at_positions(labels, even_steps, seed, by_class=by_class)
-
-
-def split_fold(
-    labels: Tensor, folds: int, fold: int, seed: int, *, by_class: bool
-) -> tuple[Tensor, Tensor]:
-    """Hold out one of several equal folds, numbered from 0; as `split_indices`."""
-    fewest = int(labels.unique(return_counts=True)[1].min()) if by_class else len(labels)
-    if fewest < folds:
-        raise InputError(f"{folds} folds need {folds} images of every class: {ADVICE}")
-    return split_at_positions(
-        labels, torch.arange(fold, len(labels), folds), seed, by_class=by_class
-    )
-
-
-def split_at_positions(
-    labels: Tensor, positions: Tensor, seed: int, *, by_class: bool
-) -> tuple[Tensor, Tensor]:
-    """Shuffle all rows and hold out those at the given positions of the shuffled sequence.
-
-    With `by_class` the shuffled sequence is sorted by class first, so that positions at even steps
-    take the same fraction of every class. Both results keep the shuffled order.
-    """
-    rows = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    sequence = labels[rows].argsort(stable=True) if by_class else torch.arange(len(labels))
-    is_held_out = torch.zeros(len(labels), dtype=torch.bool)
-    is_held_out[sequence[positions]] = True
-    return rows[~is_held_out], rows[is_held_out]

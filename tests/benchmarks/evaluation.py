@@ -17,11 +17,11 @@ from sklearn.model_selection import train_test_split
 
 from digitkaggle.core.basics import Compute, Digits
 from digitkaggle.core.device import choose_compute
+from digitkaggle.core.folds import split_fold
 from digitkaggle.core.main import OneLineParser, add_run_arguments, settings_from_args
 from digitkaggle.core.results import HeldOutPredictions
 from digitkaggle.core.run import run
 from digitkaggle.core.settings import Settings, make_settings
-from digitkaggle.core.split import split_fold
 from digitkaggle.report.figures import compute_calibration_error
 
 FOLDS, CONFIRMATION_SEED = 10, 2026

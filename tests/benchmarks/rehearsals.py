@@ -31,10 +31,11 @@ from digitkaggle.core.augment import augment
 from digitkaggle.core.basics import CLASSES, IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.device import choose_compute, reuse_freed_memory
+from digitkaggle.core.folds import split_fold
 from digitkaggle.core.prediction import predict_with_tta
 from digitkaggle.core.run import Epochs, train_member
 from digitkaggle.core.settings import MemberSettings, Settings, make_settings
-from digitkaggle.core.split import split_fold, split_for_member
+from digitkaggle.core.split import split_for_member
 from digitkaggle.core.training import Training, predict_logits, prepare_input
 from digitkaggle.runs.data import read_data
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from digitkaggle.core.basics import InputError
+from digitkaggle.core.folds import split_fold
 from digitkaggle.core.settings import make_settings
-from digitkaggle.core.split import split_fold, split_for_member, split_indices
+from digitkaggle.core.split import split_for_member, split_indices
 
 
 def test_a_split_by_class_holds_out_the_same_fraction_of_every_class_by_its_seed(sample):
