@@ -347,7 +347,6 @@ def build_compact_network(
     Shapes below are those of 28 x 28 images; any size from 15 x 15 works.
     """
     # SeededDropout: see the chapter The published recipe
-    # GlobalMaxPool: see the chapter The device
     first, second, third = widths
     layers: list[nn.Module] = [
         # Stride 2: at 28 x 28 a convolution costs most and sees only strokes. It saves a quarter of
@@ -391,6 +390,17 @@ def build_compact_network(
         nn.Linear(third, CLASSES),  # 10
     ]
     return nn.Sequential(*layers)
+
+
+class GlobalMaxPool(nn.Module):
+    """The maximum of each feature map, N x C x 1 x 1."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """From N x C x H x W."""
+        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
+        if maps.device.type == "cpu":
+            return functional.adaptive_max_pool2d(maps, 1)
+        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 def build_network(
@@ -937,17 +947,6 @@ FORMS = (
     (torch.contiguous_format, True, False),
     (torch.contiguous_format, False, False),
 )
-
-
-class GlobalMaxPool(nn.Module):
-    """The maximum of each feature map, N x C x 1 x 1."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """From N x C x H x W."""
-        # torch's own layer is slow on a GPU; on a CPU `amax` takes ten times as long as that layer.
-        if maps.device.type == "cpu":
-            return functional.adaptive_max_pool2d(maps, 1)
-        return maps.amax(dim=(2, 3), keepdim=True)
 
 
 def choose_compute(settings: Settings = PRESETS["balanced"], device: str = "auto") -> Compute:
@@ -1852,7 +1851,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "83875e62afe876d76cc7ea6d8a4cc08dbce07afe5d78cb57635935264f6b62fa"
+SOURCE_DIGEST = "b4674a8ac428fd2410c4d93cfa71e9f1912576846643d5f2f50ea7e5e0c91424"
 
 
 class OneLineParser(argparse.ArgumentParser):
