@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -31,7 +30,6 @@ from digitkaggle.core.augment import augment
 from digitkaggle.core.basics import CLASSES, IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.device import choose_compute, reuse_freed_memory
-from digitkaggle.core.folds import split_fold
 from digitkaggle.core.prediction import predict_with_tta
 from digitkaggle.core.run import Epochs, train_member
 from digitkaggle.core.settings import MemberSettings, Settings, make_settings
@@ -182,7 +180,7 @@ def train_large(number: int, digits: Digits, compute: Compute) -> Tensor:
     return predict_with_tta(Centered(), digits.test_images, compute, VIEWS)
 
 
-def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, Tensor]:
+def train_kind(kind: str, number: int, digits: Digits) -> dict[str, Tensor]:
     """Probabilities for the hidden images, N x 10, of one member; `averaged` makes four kinds."""
     settings = make_settings("best", CHANGES.get(kind, {}))
     compute = choose_compute(settings)
@@ -194,17 +192,6 @@ def train_kind(kind: str, number: int, digits: Digits, draw: int) -> dict[str, T
                 return {kind: train_member(number, settings, digits, compute).probabilities}
         if kind == "averaged":
             return train_with_averages(number, settings, digits, compute)
-        if kind == "softened":
-            targets = soften_denied_labels(digits, draw)
-            with patch("digitkaggle.core.classic.select_training_images", partial(
-                select_with_targets, targets=targets
-            )):  # fmt: skip
-                return {kind: train_member(number, settings, digits, compute).probabilities}
-        if kind.startswith("student"):  # of the draw's four teachers, or of four of `best`
-            of = "teacher" if kind == "student" else "best"
-            targets = torch.from_numpy(np.mean(load_members(draw, of)[:4], axis=0)).float()
-            student = train_member(number, settings, digits, compute, test_targets=targets)
-            return {kind: student.probabilities}
         if kind == "best" or kind in CHANGES:
             return {kind: train_member(number, settings, digits, compute).probabilities}
     raise ValueError(f"there is no kind {kind!r}")
@@ -264,35 +251,6 @@ def renew_statistics(
         update_bn(batches, network)
 
 
-def soften_denied_labels(digits: Digits, draw: int) -> Tensor:
-    """Targets, N x 10: where ten folds of `fast` deny a label surely, half its and half theirs."""
-    file = FOLDER / f"draw{draw}-folds.npy"
-    if not file.exists():
-        settings = make_settings("fast", {"views": VIEWS, "epochs": 6})
-        probabilities = torch.empty(len(digits.train_labels), CLASSES)
-        for fold in range(10):
-            rows, out = split_fold(digits.train_labels, 10, fold, 0, by_class=True)
-            part = Digits(
-                digits.train_images[rows], digits.train_labels[rows], digits.train_images[out]
-            )
-            member = train_member(1, settings, part, choose_compute(settings))
-            probabilities[out] = member.probabilities
-        np.save(file, probabilities.numpy())
-    folds = torch.from_numpy(np.load(file))
-    targets = functional.one_hot(digits.train_labels, CLASSES).float()
-    denied = (folds.argmax(dim=1) != digits.train_labels) & (folds.amax(dim=1) >= 0.9)
-    targets[denied] = (targets[denied] + folds[denied]) / 2
-    print(f"draw {draw}: {int(denied.sum())} of {len(denied)} labels softened", flush=True)
-    return targets
-
-
-def select_with_targets(
-    digits: Digits, rows: Tensor, _: MemberSettings, targets: Tensor
-) -> LabeledImages:
-    """The images of some rows, with probabilities as labels."""
-    return LabeledImages(digits.train_images[rows], targets[rows])
-
-
 def get_file(draw: int, kind: str, number: int) -> Path:
     """Where a member's probabilities are kept."""
     return FOLDER / f"draw{draw}-{kind}-{number}.npz"
@@ -345,7 +303,7 @@ def main() -> None:
         file = get_file(args.draw, kind, int(number))
         if not file.exists():
             started = time.perf_counter()
-            trained = train_kind(kind, int(number), digits, args.draw)
+            trained = train_kind(kind, int(number), digits)
             for of_kind, probabilities in trained.items():
                 np.savez_compressed(
                     get_file(args.draw, of_kind, int(number)),

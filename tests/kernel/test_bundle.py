@@ -130,8 +130,8 @@ def test_the_kernels_chapters_stand_in_reading_order_and_the_first_part_takes_ha
         *("basics", "data", "settings", "split", "augment", "networks", "optimizers", "training"),
         *("prediction", "run"),
     )
-    assert lines.index(f"# %% {bundle.SKIP_TITLE}") <= 1050
-    assert lines.index("def train(") < 900
+    assert lines.index(f"# %% {bundle.SKIP_TITLE}") <= 920
+    assert lines.index("def train(") < 600
 
 
 def test_each_picture_of_the_notebook_stands_below_the_chapter_that_it_shows():
