@@ -307,7 +307,7 @@ def main() -> None:
             for of_kind, probabilities in trained.items():
                 np.savez_compressed(
                     get_file(args.draw, of_kind, int(number)),
-                    probabilities=probabilities.numpy().astype(np.float16),
+                    probabilities=probabilities.numpy().round(3).astype(np.float16),
                 )
             print(f"{file.stem}: {time.perf_counter() - started:.0f} s", flush=True)
     report(args.draw, labels.numpy())
