@@ -8,11 +8,11 @@ figure, axes = pyplot.subplots(figsize=(9, 4))
 draw_images(axes, digits.train_images[np.stack(of_class, axis=1).ravel()])
 # %% augment: One digit, augmented forty times
 settings = PRESETS["best" if torch.cuda.is_available() else "balanced"]
-copies = (digits.train_images[:1].float() / 255).repeat(20, 1, 1, 1)
+copies = (digits.train_images[:1].float() / 255).repeat(40, 1, 1, 1)
 generator = torch.Generator().manual_seed(0)
-versions = [augment(copies, derive_member_settings(settings, number), generator) for number in (1, 2)]
+versions = augment(copies, settings, generator)
 figure, axes = pyplot.subplots(figsize=(9, 4))
-draw_images(axes, (255 * torch.cat(versions).clamp(0, 1)).round().byte())
+draw_images(axes, (255 * versions.clamp(0, 1)).round().byte())
 # %% networks: The network, channels x height x width after each layer
 network = build_compact_network(settings.widths, settings.depths, 0.0, torch.Generator()).eval()
 values, place = torch.zeros(1, 1, IMAGE_SIZE, IMAGE_SIZE), 0.0

@@ -13,7 +13,7 @@ import torch
 
 from digitkaggle.core.basics import Compute, LabeledImages
 from digitkaggle.core.device import choose_compute, make_step
-from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings, make_settings
+from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings, make_settings
 from digitkaggle.core.training import predict_logits, start_training, train
 from tests.conftest import QUICK_FLAGS, REPOSITORY
 from tests.kernel.test_kernel import FILES, run_notebook, run_on_kaggle
@@ -25,7 +25,7 @@ if not torch.cuda.is_available():
     pytest.skip("torch sees no GPU here", allow_module_level=True)
 
 
-def make_member(preset: str, changes: dict[str, object]) -> MemberSettings:
+def make_member(preset: str, changes: dict[str, object]) -> Settings:
     return derive_member_settings(make_settings(preset, changes), 1)
 
 
@@ -74,7 +74,7 @@ def test_loss_scaling_recovers_from_an_overflow(sample, preset):
 def test_a_step_never_waits_for_the_gpu(sample, preset, dtype, cuda_graphs):
     compute = Compute(CUDA, dtype, "for tests", cuda_graphs=cuda_graphs)
     data = LabeledImages(sample.train_images, sample.train_labels).to(CUDA)
-    training = start_training(make_member(preset, {"erasing": (8,)}), compute, len(data))
+    training = start_training(make_member(preset, {}), compute, len(data))
     step, batch = make_step(training, data), torch.arange(256, device=CUDA)
     for _ in range(3):
         step(batch, 20)

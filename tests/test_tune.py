@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import signal
 import subprocess
@@ -55,7 +54,7 @@ def test_a_search_resumes_where_it_stopped_with_the_same_trials(tmp_path, few_di
     assert (whole / "tuned.json").read_bytes() == (parts / "tuned.json").read_bytes()
 
 
-def test_a_searchs_networks_erase_squares_as_a_runs_members_do(tmp_path, few_digits, monkeypatch):
+def test_a_searchs_networks_have_the_seeds_of_a_runs_members(tmp_path, few_digits, monkeypatch):
     members = []
 
     def record_settings(settings, compute, images):
@@ -63,8 +62,7 @@ def test_a_searchs_networks_erase_squares_as_a_runs_members_do(tmp_path, few_dig
         return start_training(settings, compute, images)
 
     monkeypatch.setattr("digitkaggle.tune.start_training", record_settings)
-    search(tmp_path, few_digits, 1, dataclasses.replace(BASE, erasing=(0, 7)), folds=3)
-    assert [member.erasing for member in members] == [0, 7, 0]
+    search(tmp_path, few_digits, 1, BASE, folds=3)
     assert [member.seed for member in members] == [0, 1, 2]
 
 

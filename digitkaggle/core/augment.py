@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from .basics import IMAGE_SIZE
-from .settings import MemberSettings
+from .settings import Settings
 
 
 def augment(
-    images: Tensor, settings: MemberSettings, generator: torch.Generator, size: int = IMAGE_SIZE
+    images: Tensor, settings: Settings, generator: torch.Generator, size: int = IMAGE_SIZE
 ) -> Tensor:
-    """Transform each image of a batch by its own random affine map; erase squares if asked to.
+    """Transform each image of a batch by its own random affine map.
 
     From float, N x 1 x 28 x 28, to N x 1 x size x size; the generator is on the images' device.
     """
@@ -37,19 +37,4 @@ def augment(
         )
         # The same resampling shrinks the images to this epoch's size.
         images = apply_affine(images, matrices, size)
-    if settings.erasing:
-        images = erase_squares(images, settings.erasing, generator)
     return images
-
-
-def erase_squares(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Set a square of `side` pixels (of 28) to 0 in half of the images, at a random place."""
-    # Zhong et al., Random erasing data augmentation, 2017: a network that cannot rely on one part
-    # of a digit must recognize it by the others.
-    from .affine import get_pixel_centers
-
-    draws = torch.rand(len(images), 3, generator=generator, device=images.device)
-    centers = draws[:, :2, None] * 2 - 1  # N x 2 x 1, in the coordinates of `get_pixel_centers`
-    near = (centers - get_pixel_centers(images.shape[-1], images.device)).abs() < side / IMAGE_SIZE
-    square = near[:, 0, None, :] & near[:, 1, :, None] & (draws[:, 2, None, None] < 0.5)
-    return images.masked_fill(square[:, None], 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .basics import CLASSES, Digits, LabeledImages
-from .settings import MemberSettings
+from .settings import Settings
 
 # The original, four shifts in pixels (down, right), two rotations in degrees.
 CLASSIC_SHIFTS, CLASSIC_ROTATIONS = ((0, -1), (0, 1), (-1, 0), (1, 0)), (-10, 10)
@@ -43,7 +43,7 @@ def expand_classic_set(data: LabeledImages) -> LabeledImages:
     return LabeledImages(images, data.labels.repeat(CLASSIC_COPIES))
 
 
-def select_training_images(digits: Digits, rows: Tensor, settings: MemberSettings) -> LabeledImages:
+def select_training_images(digits: Digits, rows: Tensor, settings: Settings) -> LabeledImages:
     """The images of these rows to train on: as they are, or with the classic recipe's copies."""
     data = LabeledImages(digits.train_images[rows], digits.train_labels[rows])
     if settings.augmentation == "expanded":

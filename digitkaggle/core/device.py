@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .basics import CLASSES, IMAGE_SIZE, Compute, InputError, LabeledImages
 from .optimizers import Muon
-from .settings import PRESETS, Settings, derive_member_settings
+from .settings import PRESETS, Settings
 from .training import Training, predict_logits, start_training, train_batch
 
 TRIAL_IMAGES = 256  # at most, because a batch that is too large is not the device's failure
@@ -116,13 +116,11 @@ def find_fastest_dtype(device: torch.device) -> torch.dtype:
 
 def run_trial(settings: Settings, compute: Compute) -> None:
     """Train a step at each image size and predict, as a run does; RuntimeError if that fails."""
-    # The first member with the largest erased square does all that any member does.
-    member = derive_member_settings(settings, 1 + settings.erasing.index(max(settings.erasing)))
     count = min(settings.piece_size or settings.batch_size, TRIAL_IMAGES)
     pixels = torch.arange(count * IMAGE_SIZE**2).remainder(251).to(torch.uint8)
     images = pixels.view(count, 1, IMAGE_SIZE, IMAGE_SIZE)
     data = LabeledImages(images, torch.arange(count) % CLASSES).to(compute.device)
-    training = start_training(member, compute, count)
+    training = start_training(settings, compute, count)
     batch, step = torch.arange(count, device=compute.device), make_step(training, data)
     for group in training.optimizer.param_groups:
         group["lr"] = group["lr"] * 0  # a rate that is too high is not the device's failure either

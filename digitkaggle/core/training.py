@@ -21,7 +21,7 @@ from .augment import augment
 from .basics import Compute, LabeledImages, TrainingError
 from .networks import build_network
 from .optimizers import Muon, make_optimizer
-from .settings import MemberSettings
+from .settings import Settings
 
 PREDICTION_BATCH = 1000  # limits the memory that prediction takes, and keeps any device busy
 MOST_EPOCHS_FOR_STEPS = 100  # more would only memorize a handful of images
@@ -31,7 +31,7 @@ MOST_EPOCHS_FOR_STEPS = 100  # more would only memorize a handful of images
 class Training:
     """Everything that training needs and changes, except the images."""
 
-    settings: MemberSettings
+    settings: Settings
     compute: Compute
     network: nn.Sequential
     optimizer: Muon | torch.optim.Optimizer
@@ -47,7 +47,7 @@ class Training:
     best_logits: Tensor | None = None  # of the held-out images by these weights, at full size
 
 
-def start_training(settings: MemberSettings, compute: Compute, images: int) -> Training:
+def start_training(settings: Settings, compute: Compute, images: int) -> Training:
     """A new network and all that trains it on N images, seeded by the settings."""
     cpu_generator = torch.Generator().manual_seed(settings.seed)
     device_generator = torch.Generator(compute.device).manual_seed(settings.seed)
@@ -134,7 +134,7 @@ def train(
         yield row
 
 
-def learning_rate_factor(settings: MemberSettings, fraction_done: float) -> float:
+def learning_rate_factor(settings: Settings, fraction_done: float) -> float:
     """The factor on the peak learning rate when a fraction (0 to 1) of the training is done."""
     if settings.schedule == "constant":
         return 1.0
@@ -184,7 +184,7 @@ def prepare_input(images: Tensor, memory_format=torch.channels_last) -> Tensor:
     return pixels.contiguous(memory_format=memory_format)
 
 
-def compute_loss_sum(logits: Tensor, labels: Tensor, settings: MemberSettings) -> Tensor:
+def compute_loss_sum(logits: Tensor, labels: Tensor, settings: Settings) -> Tensor:
     """The sum of the cross-entropy over the batch, with label smoothing."""
     # The published recipe applies softmax before a loss that applies it again. That bounds the loss
     # to 1.4612 to 2.4612 per image.

@@ -23,7 +23,7 @@ from ..core.drawing import (
     draw_mistakes,
 )
 from ..core.results import HeldOutPredictions
-from ..core.settings import Settings, derive_member_settings
+from ..core.settings import Settings
 from ..runs.finished import FinishedRun
 
 NARROW, WIDE = 4.5, 9  # inches
@@ -135,15 +135,15 @@ def plot_mistakes(digits: Digits, held_out: HeldOutPredictions) -> Any:
 
 
 def plot_augmentation(digits: Digits, settings: Settings) -> Any:
-    """The first image of each class, and below it augmented versions, by the members in turn."""
+    """The first image of each class, and below it augmented versions."""
     _, first = np.unique(digits.train_labels, return_index=True)
     data = LabeledImages(digits.train_images[first], digits.train_labels[first])
     if settings.augmentation == "expanded":
         pixels = expand_classic_set(data).images  # begins with the images as they are
     else:
         plain, generator = data.images.float() / 255, torch.Generator().manual_seed(0)
-        members = [derive_member_settings(settings, n) for n in range(1, AUGMENTED_VERSIONS + 1)]
-        pixels = torch.cat([plain, *(augment(plain, member, generator) for member in members)])
+        versions = [augment(plain, settings, generator) for _ in range(AUGMENTED_VERSIONS)]
+        pixels = torch.cat([plain, *versions])
     images = (pixels.clamp(0, 1) * 255).round().byte()
     return plot_images("Training images and augmented versions", images, columns=len(data))
 

@@ -28,7 +28,7 @@ from ..core.results import (
     HeldOutPredictions,
     compute_data_digest,
 )
-from ..core.settings import Settings, derive_member_settings
+from ..core.settings import Settings
 from .data import find_default_data, read_data
 from .files import read_json, restore_settings
 from .folder import MEMBERS, STRANGENESS
@@ -167,8 +167,8 @@ def build_model(
 ) -> Model:
     """A model with the members' weights, by number; InputError if they do not fit."""
     networks = []
-    for number, weights in members.items():
-        network = build_network(derive_member_settings(settings, number), torch.Generator())
+    for weights in members.values():
+        network = build_network(settings, torch.Generator())
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:  # how torch reports weights that do not fit

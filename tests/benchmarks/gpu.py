@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits
 from digitkaggle.core.device import choose_compute, make_step
 from digitkaggle.core.prediction import Model
-from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings
+from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings
 from digitkaggle.core.split import split_indices
 from digitkaggle.core.training import start_training
 
@@ -45,7 +45,7 @@ def measure(digits: Digits, csvs: Path, folder: Path, quick: bool) -> dict[str, 
     return {"presets": presets, "recipes": recipe_rows}
 
 
-def measure_steps(settings: MemberSettings, compute: Compute, digits: Digits) -> dict[str, float]:
+def measure_steps(settings: Settings, compute: Compute, digits: Digits) -> dict[str, float]:
     """Training steps at full size: seconds, FLOP/s, launches, waits of the host, memory."""
     figures = measures.measure_fraction(settings, compute, STEPS)
     data = measures.make_random_digits(settings.batch_size).to(compute.device)

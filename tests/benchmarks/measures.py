@@ -24,7 +24,7 @@ from digitkaggle.core.augment import augment
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute, make_step
-from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings
+from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings
 from digitkaggle.core.training import prepare_input, start_training
 from digitkaggle.runs.data import read_data
 
@@ -130,9 +130,7 @@ def multiply_matrices(left: torch.Tensor, right: torch.Tensor) -> None:
     wait_for_device(left.device)
 
 
-def measure_fraction(
-    settings: MemberSettings, compute: Compute, steps: int = 20
-) -> dict[str, float]:
+def measure_fraction(settings: Settings, compute: Compute, steps: int = 20) -> dict[str, float]:
     """FLOP/s of training steps, and their fraction of the matrix product's, measured just before.
 
     Only the products of convolutions and linear layers count as work, forward and backward. The
@@ -171,7 +169,7 @@ def measure_fraction(
     }
 
 
-def measure_augmentation(settings: MemberSettings, images: torch.Tensor) -> dict[str, float]:
+def measure_augmentation(settings: Settings, images: torch.Tensor) -> dict[str, float]:
     """Microseconds per image of our augmentation, and of scipy's image by image.
 
     Both rotate, shift, zoom and shear at once, bilinearly. The loop over scipy is what most people
@@ -277,7 +275,7 @@ def time_action(action: Callable[[], Any], *, repeats: int, pick: Callable = min
     return pick(seconds)
 
 
-def prepare_preset(preset: str) -> tuple[MemberSettings, Compute]:
+def prepare_preset(preset: str) -> tuple[Settings, Compute]:
     """The settings of a preset's first member, and the CPU in the form that suits it."""
     settings = PRESETS[preset]
     return derive_member_settings(settings, 1), choose_compute(settings, "cpu")

@@ -32,7 +32,7 @@ from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.device import choose_compute, reuse_freed_memory
 from digitkaggle.core.prediction import predict_with_tta
 from digitkaggle.core.run import Epochs, train_member
-from digitkaggle.core.settings import MemberSettings, Settings, make_settings
+from digitkaggle.core.settings import Settings, make_settings
 from digitkaggle.core.split import split_for_member
 from digitkaggle.core.training import Training, predict_logits, prepare_input
 from digitkaggle.runs.data import read_data
@@ -113,7 +113,7 @@ def build_large_network(width: int) -> nn.Sequential:
     return network
 
 
-def build_middle_network(settings: MemberSettings, generator: torch.Generator, *_) -> nn.Sequential:
+def build_middle_network(settings: Settings, generator: torch.Generator, *_) -> nn.Sequential:
     """Seven 3 x 3 convolutions without a stride: twice the multiply-adds of `balanced`."""
     layers: list[nn.Module] = []
     channels = 1
@@ -239,7 +239,7 @@ def train_with_averages(
 
 
 def renew_statistics(
-    network: nn.Module, images: Tensor, settings: MemberSettings, compute: Compute
+    network: nn.Module, images: Tensor, settings: Settings, compute: Compute
 ) -> None:
     """Compute batch normalization's means and variances again, over augmented images."""
     generator = torch.Generator().manual_seed(settings.seed)

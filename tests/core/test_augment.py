@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,10 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from digitkaggle.core.affine import apply_affine, build_affine_matrices, resize
-from digitkaggle.core.augment import augment, erase_squares
+from digitkaggle.core.augment import augment
 from digitkaggle.core.settings import (
-    PRESETS,
-    MemberSettings,
     Settings,
     derive_member_settings,
     make_settings,
@@ -26,7 +22,7 @@ def make_noise(images: int = 3) -> torch.Tensor:
     return functional.pad(pixels[..., 4:-4, 4:-4], (4, 4, 4, 4))
 
 
-def make_member(preset: str, changes: dict[str, object]) -> MemberSettings:
+def make_member(preset: str, changes: dict[str, object]) -> Settings:
     return derive_member_settings(make_settings(preset, changes), 1)
 
 
@@ -63,35 +59,11 @@ def test_zoom_enlarges_about_the_center_and_shear_leans_to_the_right():
 def test_without_ranges_only_the_size_changes_and_without_affine_nothing_changes():
     still = make_member("fast", {"rotation": 0, "shift": 0, "zoom": 0, "shear": 0})
     assert torch.equal(augment(make_noise(), still, make_generator()), make_noise())
-    erasing = dataclasses.replace(still, erasing=7)
-    erased = augment(make_noise(9), erasing, make_generator())
-    assert torch.equal(erased, erase_squares(make_noise(9), 7, make_generator()))
-    assert not torch.equal(erased, make_noise(9))
     half = augment(make_noise(), still, make_generator(), size=14)
     torch.testing.assert_close(half, functional.avg_pool2d(make_noise(), 2), atol=1e-6, rtol=0)
     for augmentation in ("none", "expanded"):
         plain = make_member("classic", {"augmentation": augmentation})
         assert torch.equal(augment(make_noise(), plain, make_generator()), make_noise())
-
-
-@pytest.mark.parametrize("run_settings", [PRESETS["fast"], PRESETS["best"]])
-def test_a_runs_settings_in_place_of_a_members_are_an_error(run_settings: Settings):
-    with pytest.raises(TypeError, match="tuple"):
-        augment(make_noise(), run_settings, make_generator())
-
-
-@pytest.mark.parametrize(("size", "side"), [(28, 7), (20, 7), (28, 28)])
-def test_half_of_the_images_lose_one_square_anywhere_and_nothing_else(size, side):
-    images = torch.full((2000, 1, size, size), 0.5)
-    result = erase_squares(images, side, make_generator())
-    assert torch.equal(result, erase_squares(images, side, make_generator()))
-    assert set(result.unique().tolist()) == {0, 0.5}
-    holes = (result == 0).squeeze(1)
-    assert holes.any(dim=(1, 2)).float().mean() == pytest.approx(0.5, abs=0.05)
-    rows, columns = holes.any(dim=2), holes.any(dim=1)
-    assert torch.equal(holes, rows[:, :, None] & columns[:, None, :]), "one rectangle per image"
-    assert max(rows.sum(dim=1).max(), columns.sum(dim=1).max()) == side * size // 28
-    assert holes.any(dim=0).all(), "every pixel is erased in some image"
 
 
 RANGES = {"rotation": 180, "shift": 28, "zoom": 0.9, "shear": 80}

@@ -98,19 +98,6 @@ def test_the_trial_is_the_presets_own_step_whatever_the_rates_and_the_memory_for
     run_trial(high_rate, Compute(torch.device("cpu"), torch.float16, "", memory_format))
 
 
-def test_the_trial_erases_squares_where_any_member_does(monkeypatch):
-    erased = []
-
-    def erase_squares(images, side, generator):
-        erased.append(side)
-        return images
-
-    monkeypatch.setattr("digitkaggle.core.device.TRIAL_IMAGES", 16)
-    monkeypatch.setattr("digitkaggle.core.augment.erase_squares", erase_squares)
-    run_trial(PRESETS["best"], CPU)
-    assert set(erased) == {7}
-
-
 def test_a_device_that_computes_nonsense_fails_its_trial(monkeypatch):
     nans = torch.full((256, 10), torch.nan)
     monkeypatch.setattr("digitkaggle.core.device.predict_logits", lambda *arguments: nans)

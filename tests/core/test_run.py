@@ -14,8 +14,8 @@ from tests.core import CPU, are_equal
 
 @pytest.fixture
 def three(quick_settings):
-    """Settings of three members on two folds, of which the second erases squares."""
-    changes = {"members": 3, "validation_fraction": 0.5, "epochs": 1, "erasing": (0, 8)}
+    """Settings of three members on two folds."""
+    changes = {"members": 3, "validation_fraction": 0.5, "epochs": 1}
     return dataclasses.replace(quick_settings, **changes)
 
 

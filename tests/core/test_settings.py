@@ -9,10 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from digitkaggle.core.basics import InputError
-from digitkaggle.core.checks import check_settings
 from digitkaggle.core.settings import (
     PRESETS,
-    MemberSettings,
     Settings,
     derive_member_settings,
     make_settings,
@@ -38,7 +36,7 @@ def test_the_classic_preset_is_the_published_recipe():
         *({"widths": value} for value in (8, (), (8, 8), (8, 0, 8), (8, True, 8))),
         {"split_seed": 2**32},
         {"network": "resnet"},
-        {"erasing": (8, 29)},
+        {"image_sizes": (8, 29)},
         {"widht": 8},
         {"image_sizes": (20, 28), "augmentation": "none"},
         {"patience": 3, "validation_fraction": 0},
@@ -80,20 +78,13 @@ def test_any_values_make_settings_of_the_right_types_or_are_an_error(changes):
         assert type(getattr(settings, name)) is type(value)
 
 
-def test_each_member_has_its_own_seed_and_takes_its_turn_of_the_erased_squares():
-    settings = make_settings("fast", {"members": 4, "seed": 7, "erasing": [0, 8, 11]})
+def test_each_member_has_its_own_seed_and_nothing_else():
+    settings = make_settings("fast", {"members": 4, "seed": 7})
     members = [derive_member_settings(settings, number) for number in range(1, 5)]
-    assert [member.erasing for member in members] == [0, 8, 11, 0]
     assert [member.seed for member in members] == [7, 8, 9, 10]
-    others = [dict(vars(member), seed=7, erasing=settings.erasing) for member in members]
-    assert all(other == vars(settings) for other in others)
+    assert all(dataclasses.replace(member, seed=7) == settings for member in members)
     last = derive_member_settings(make_settings("fast", {"seed": 2**63 - 1}), 2)
     assert last.seed == 0
-
-
-def test_a_runs_erasing_is_refused_as_a_members():
-    with pytest.raises(InputError, match="erasing is an integer"):
-        check_settings(MemberSettings(erasing=(0, 8)))
 
 
 NUMPY = {
@@ -104,7 +95,6 @@ NUMPY = {
     "schedule": np.str_("constant"),
     "widths": np.array([4, 8, 16]),
     "image_sizes": [np.int64(20), np.int64(28)],
-    "erasing": (np.uint8(7),),
 }
 
 

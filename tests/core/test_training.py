@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from digitkaggle.core.basics import Compute, Digits, LabeledImages, TrainingError
-from digitkaggle.core.settings import PRESETS, MemberSettings, derive_member_settings, make_settings
+from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings, make_settings
 from digitkaggle.core.training import (
     compute_loss_sum,
     learning_rate_factor,
@@ -23,7 +23,7 @@ NO_IMAGES = LabeledImages(torch.empty(0, 1, 28, 28), torch.empty(0))
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.5, 0.4, 0.8]
 
 
-def make_member(preset: str, changes: dict[str, object]) -> MemberSettings:
+def make_member(preset: str, changes: dict[str, object]) -> Settings:
     return derive_member_settings(make_settings(preset, changes), 1)
 
 

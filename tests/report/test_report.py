@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from digitkaggle.core.basics import Digits
 from digitkaggle.core.results import HeldOutPredictions
-from digitkaggle.core.settings import PRESETS, make_settings
+from digitkaggle.core.settings import PRESETS
 from digitkaggle.report.compare import compare_runs, compute_mcnemar
-from digitkaggle.report.figures import compute_calibration_error, plot_augmentation, plot_curves
+from digitkaggle.report.figures import compute_calibration_error, plot_curves
 from digitkaggle.report.page import draw_figures, make_report
 from digitkaggle.runs.finished import read_run
 from tests.conftest import REPOSITORY, copy_run
@@ -183,20 +181,6 @@ def test_the_calibration_error_of_known_predictions():
         label = np.array([1] * correct + [2] * (10 - correct))
         held_out = HeldOutPredictions(np.arange(10), label, probabilities)
         assert compute_calibration_error(held_out) == pytest.approx(error, abs=1e-6)
-
-
-def test_the_augmented_images_of_an_erasing_preset_have_erased_squares():
-    white = torch.full((10, 1, 28, 28), 255, dtype=torch.uint8)
-    digits = Digits(white, torch.arange(10), white)
-    no_affine = {"rotation": 0.0, "shift": 0.0, "zoom": 0.0, "shear": 0.0}
-    figure = plot_augmentation(digits, make_settings("best", no_affine))
-    canvas = np.asarray(figure.axes[0].images[0].get_array())
-    # Below the images themselves, versions by members 1 to 5, of which 2 and 4 erase 7 x 7 pixels.
-    images = canvas.reshape(6, 32, 10, 32)[:, :28, :, 2:-2]
-    erased = (images == 0).sum(axis=(1, 3))
-    assert (erased[[0, 1, 3, 5]] == 0).all()
-    assert (erased[[2, 4]].max(axis=1) == 49).all()
-    assert (erased[[2, 4]].min(axis=1) == 0).all()  # only about half of the images lose a square
 
 
 def test_mcnemars_test_counts_images_that_only_one_classifies_correctly():

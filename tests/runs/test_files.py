@@ -13,7 +13,7 @@ from digitkaggle.runs.files import (
 
 
 def test_settings_of_another_version_are_restored_without_the_fields_that_this_one_lacks():
-    settings = make_settings("fast", {"epochs": 9, "erasing": (0, 7)})
+    settings = make_settings("fast", {"epochs": 9, "image_sizes": (16, 28)})
     assert restore_settings(vars(settings) | {"of_another_version": 3}) == settings
     assert restore_settings({"preset": "fast", "epochs": 9}) == dataclasses.replace(
         make_settings("balanced", {}), preset="fast", epochs=9
