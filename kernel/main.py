@@ -6,7 +6,7 @@
 # |---|---|---|
 # | `fast` | 99.43 % (ten runs, 8,400 digits that no choice used, standard error 0.07) | 6 s |
 # | `balanced`, the default on a CPU | 99.64 % (five splits, standard deviation 0.14) | 2 min |
-# | `best`, the default on a GPU | 99.68 % (one run, the same 8,400 digits, standard error 0.06) | 4 min |
+# | `best`, the default on a GPU | 99.68 % (one run, the same digits, standard error 0.06) | 4 min |
 #
 # Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
 # be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
@@ -1829,7 +1829,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "0db9945018cbc19e573ea29369535d8a6ed84ccf3b2013fff6a570d718bcd625"
+SOURCE_DIGEST = "2e01f2d46082729a9e25f5a49ec61cf5c09ba7e439c78db24ced109af62b53bb"
 
 
 class OneLineParser(argparse.ArgumentParser):
