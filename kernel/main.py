@@ -4,9 +4,9 @@
 #
 # | preset | accuracy on digits it never saw | training, two CPU cores |
 # |---|---|---|
-# | `fast` | 99.43 % (ten runs, 8,400 digits that no choice used, standard error 0.07) | 6 s |
-# | `balanced`, the default on a CPU | 99.64 % (five splits, standard deviation 0.14) | 2 min |
-# | `best`, the default on a GPU | 99.68 % (one run, the same digits, standard error 0.06) | 4 min |
+# | `fast` | 99.43 +- 0.07 % (ten runs, 8,400 digits that no choice used; standard error) | 6 s |
+# | `balanced`, the default on a CPU | 99.62 +- 0.07 % (three runs, the same digits) | 2 min |
+# | `best`, the default on a GPU | 99.68 +- 0.06 % (one run, the same digits) | 4 min |
 #
 # Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
 # be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
@@ -1829,7 +1829,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "2e01f2d46082729a9e25f5a49ec61cf5c09ba7e439c78db24ced109af62b53bb"
+SOURCE_DIGEST = "7d1c45423efe25c1ffa67cfa17dd5fd6d769904dcb5938c702fde72e6d3e7d82"
 
 
 class OneLineParser(argparse.ArgumentParser):

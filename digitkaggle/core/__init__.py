@@ -5,9 +5,9 @@ Kaggle it finds the competition's data and the GPU by itself.
 
 | preset | accuracy on digits it never saw | training, two CPU cores |
 |---|---|---|
-| `fast` | 99.43 % (ten runs, 8,400 digits that no choice used, standard error 0.07) | 6 s |
-| `balanced`, the default on a CPU | 99.64 % (five splits, standard deviation 0.14) | 2 min |
-| `best`, the default on a GPU | 99.68 % (one run, the same digits, standard error 0.06) | 4 min |
+| `fast` | 99.43 +- 0.07 % (ten runs, 8,400 digits that no choice used; standard error) | 6 s |
+| `balanced`, the default on a CPU | 99.62 +- 0.07 % (three runs, the same digits) | 2 min |
+| `best`, the default on a GPU | 99.68 +- 0.06 % (one run, the same digits) | 4 min |
 
 Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
 be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
