@@ -23,11 +23,15 @@ from .runs.folder import PAGE, REPORT, find_newest_run, list_run_files
 from .runs.local import run_in_folder
 from .sample import load_digits
 
+# Settings of 0.3.0, which `tune` wrote into every file: with these values they did nothing.
+GONE = {"learn_from_test": False, "erasing": [0]}
+
 
 def load_settings(args: argparse.Namespace, default_preset: str) -> Settings:
     """The preset, changed by the settings file, changed by the flags."""
     changes = read_json(args.settings) if args.settings else {}
-    return settings_from_args(args, default_preset, changes)
+    used = {name: v for name, v in changes.items() if name not in GONE or v != GONE[name]}
+    return settings_from_args(args, default_preset, used)
 
 
 def handle_run(args: argparse.Namespace) -> None:

@@ -6,8 +6,11 @@ import os
 import pytest
 import torch
 
-from digitkaggle.cli import count_default_threads, main
+from digitkaggle.cli import count_default_threads, main, make_parser
 from digitkaggle.competition.client import KaggleError
+from digitkaggle.core.basics import InputError
+from digitkaggle.core.settings import make_settings
+from digitkaggle.handlers import load_settings
 from tests.conftest import QUICK_FLAGS, read_folder
 
 
@@ -84,6 +87,16 @@ def test_a_settings_file_is_used_and_flags_win_over_it(capsys, tmp_path, monkeyp
     assert (settings["epochs"], settings["widths"]) == (1, [4, 4, 4])
     (tmp_path / "list.json").write_text("[]")
     assert "list.json" in run_refused(capsys, "--settings", "list.json")
+
+
+def test_a_settings_file_of_0_3_0_is_read_unless_it_uses_what_is_gone(tmp_path, capsys):
+    args = make_parser()[0].parse_args(["run", "--settings", str(tmp_path / "old.json")])
+    old = {"preset": "fast", "epochs": 4, "learn_from_test": False, "erasing": [0]}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert load_settings(args, "balanced") == make_settings("fast", {"epochs": 4})
+    (tmp_path / "old.json").write_text(json.dumps(old | {"erasing": [0, 7]}))
+    with pytest.raises(InputError, match="there is no setting 'erasing'"):
+        load_settings(args, "balanced")
 
 
 def test_a_saved_model_predicts_the_submission_again(tmp_path, trained_run, data_folder):
