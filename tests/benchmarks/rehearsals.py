@@ -32,7 +32,7 @@ from digitkaggle.core.calibration import calibrate
 from digitkaggle.core.device import choose_compute, reuse_freed_memory
 from digitkaggle.core.prediction import predict_with_tta
 from digitkaggle.core.run import Epochs, train_member
-from digitkaggle.core.settings import Settings, make_settings
+from digitkaggle.core.settings import Settings, derive_member_settings, make_settings
 from digitkaggle.core.split import split_for_member
 from digitkaggle.core.training import Training, predict_logits, prepare_input
 from digitkaggle.runs.data import read_data
@@ -51,8 +51,6 @@ SMOOTHING = 0.1
 # resembles (Müller et al., arXiv 1906.02629).
 CHANGES: dict[str, dict[str, Any]] = {
     "teacher": {"label_smoothing": 0.0},
-    "seven": {"epochs": 7},
-    "twenty": {"epochs": 20},
 }
 
 
@@ -206,14 +204,12 @@ def train_with_averages(
     augmented images at full size, and their temperature, too.
     """
     averages: dict[str, AveragedModel] = {}
-    trainings: list[Training] = []
 
     def follow(_: int, training: Training, epochs: Epochs) -> Epochs:
         for decay in (0.99, 0.999):
             average = get_ema_multi_avg_fn(decay)
             averages[f"ema{decay}"] = AveragedModel(training.network, multi_avg_fn=average)
         averages["mean"] = AveragedModel(training.network)
-        trainings.append(training)
         step = training.optimizer.step
 
         def step_and_average() -> None:
@@ -229,8 +225,9 @@ def train_with_averages(
     probabilities = {"best": member.probabilities}
     train_rows, held_out_rows = split_for_member(digits.train_labels, settings, number)
     held_out = digits.train_images[held_out_rows], digits.train_labels[held_out_rows]
+    own_settings = derive_member_settings(settings, number)
     for name, average in averages.items():
-        renew_statistics(average, digits.train_images[train_rows], trainings[0].settings, compute)
+        renew_statistics(average, digits.train_images[train_rows], own_settings, compute)
         network = average.module
         logits = predict_logits(network, held_out[0], compute)
         calibrate(network, logits, held_out[1])
