@@ -55,9 +55,12 @@ def handle_run(args: argparse.Namespace) -> None:
     )
     if not (folder / REPORT).exists():
         make_report(folder, digits)
-    logger.info("%s", "\n".join(describe_accuracy(read_run(folder).metrics)))
-    logger.info("%s holds the submission, the model and %s", folder, REPORT)
-    logger.info("next: make submit (to Kaggle), make demo (a page to draw digits on)")
+    metrics = read_run(folder).metrics
+    logger.info("%s", "\n".join(describe_accuracy(metrics)))
+    logger.info("%s holds the predictions, the model and %s", folder, REPORT)
+    # Only the sample has labels of its test images, and its predictions are not for Kaggle.
+    step = "make download (Kaggle's data)" if metrics.get("test") else "make submit (to Kaggle)"
+    logger.info("next: %s, make demo (a page to draw digits on)", step)
 
 
 def handle_tune(args: argparse.Namespace) -> None:

@@ -34,12 +34,15 @@ def test_a_run_as_a_user_starts_it_leaves_its_files(run_command, data_folder, tm
         *("validation.npz", "strangeness.npz", "result.png", "report.html", "figures"),
     }
     assert "28,000" in done.stdout
+    assert "next: make submit" in done.stdout
 
 
 def test_a_run_without_data_takes_the_sample_with_a_notice(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*QUICK_FLAGS, "--epochs", "1", "--threads", "1"]) == 0
-    assert "SAMPLE RUN" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "SAMPLE RUN" in printed.err
+    assert "next: make download" in printed.out
     folder = tmp_path / "runs/fast-sample"
     assert (folder / "not-for-kaggle.csv").exists()
     assert not (folder / "submission.csv").exists()
