@@ -540,6 +540,8 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     cpu_generator = torch.Generator().manual_seed(settings.seed)
     device_generator = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, device_generator, compute.memory_format)
+    if settings.frozen_layers >= len(network):
+        raise InputError(f"frozen_layers {settings.frozen_layers} of {len(network)}: none learns")
     optimizer = make_optimizer(settings, network)
     # Small gradients vanish in float16: the scaler multiplies the loss, by less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
@@ -1273,8 +1275,11 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(
             f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
         )
-    if settings.augmentation != "affine" and set(settings.image_sizes) != {IMAGE_SIZE}:
-        raise InputError(f"image_sizes {settings.image_sizes}: only affine changes sizes")
+    if set(settings.image_sizes) != {IMAGE_SIZE}:
+        if settings.augmentation != "affine":
+            raise InputError(f"image_sizes {settings.image_sizes}: only affine changes sizes")
+        if settings.network == "classic":
+            raise InputError(f"image_sizes {settings.image_sizes}: the classic network takes 28")
     if settings.patience and not settings.validation_fraction:
         raise InputError("patience needs held-out images: a validation_fraction above 0")
     return settings
@@ -1829,7 +1834,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "7d1c45423efe25c1ffa67cfa17dd5fd6d769904dcb5938c702fde72e6d3e7d82"
+SOURCE_DIGEST = "14d5adb3efc86e4f59918116c04597802810b9c2ff0b3472504b10d3acea9c0c"
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -32,8 +32,11 @@ def check_settings(settings: Settings) -> Settings:
         raise InputError(
             f"the network has three widths and two depths, not {stages[0]} and {stages[1]}"
         )
-    if settings.augmentation != "affine" and set(settings.image_sizes) != {IMAGE_SIZE}:
-        raise InputError(f"image_sizes {settings.image_sizes}: only affine changes sizes")
+    if set(settings.image_sizes) != {IMAGE_SIZE}:
+        if settings.augmentation != "affine":
+            raise InputError(f"image_sizes {settings.image_sizes}: only affine changes sizes")
+        if settings.network == "classic":
+            raise InputError(f"image_sizes {settings.image_sizes}: the classic network takes 28")
     if settings.patience and not settings.validation_fraction:
         raise InputError("patience needs held-out images: a validation_fraction above 0")
     return settings

@@ -4,11 +4,15 @@ import dataclasses
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from digitkaggle.core.basics import Digits, InputError
+from digitkaggle.core.device import choose_compute
 from digitkaggle.core.networks import build_network
 from digitkaggle.core.prediction import Model
 from digitkaggle.core.run import Member, run, train_member
-from digitkaggle.core.settings import derive_member_settings
+from digitkaggle.core.settings import Settings, derive_member_settings, make_settings
 from tests.core import CPU, are_equal
 
 
@@ -72,3 +76,46 @@ def test_a_wrapper_around_every_members_epochs_may_end_a_training(few_digits, th
     result = run(longer, few_digits, CPU, wrap_epochs=wrap_epochs)
     assert rows == [(1, 1, 1), (1, 2, 2), (2, 1, 1), (2, 2, 2)]
     assert [(len(m.history), m.planned_epochs) for m in result.members] == [(2, 5), (2, 5)]
+
+
+# So that a run takes no more than a second.
+SMALL = {
+    "members": st.integers(1, 2),
+    "image_sizes": st.lists(st.integers(15, 28), min_size=1, max_size=3),
+    "widths": st.tuples(*[st.integers(1, 4)] * 3),
+    "depths": st.tuples(*[st.integers(1, 3)] * 2),
+    "frozen_layers": st.integers(0, 30),
+    "epochs": st.integers(1, 2),
+    "minimum_steps": st.integers(0, 3),
+    "patience": st.integers(0, 2),
+    "batch_size": st.integers(10, 60),
+}
+
+
+def draw_value(field: dataclasses.Field) -> st.SearchStrategy:
+    """Any value that a setting allows."""
+    low, high, choices = (field.metadata[name] for name in ("low", "high", "choices"))
+    if choices or isinstance(field.default, bool):
+        return st.sampled_from(choices or (False, True))
+    if isinstance(field.default, int):
+        return st.integers(int(low), int(high))
+    return st.floats(low, high)
+
+
+SOME_SETTINGS = {f.name: draw_value(f) for f in dataclasses.fields(Settings)[1:]} | SMALL
+
+
+@given(changes=st.fixed_dictionaries({}, optional=SOME_SETTINGS))
+@settings(max_examples=50)
+@example(changes={"frozen_layers": 17})
+@example(changes={"network": "classic"})
+def test_a_run_with_any_settings_predicts_or_is_refused(few_digits, changes):
+    images, labels = few_digits.train_images[:60], few_digits.train_labels[:60]
+    digits = Digits(images, labels, few_digits.test_images[:5])
+    quick = {"epochs": 1, "minimum_steps": 0, "widths": (4, 4, 4)}
+    try:
+        chosen = make_settings("fast", quick | changes)
+        probabilities = run(chosen, digits, choose_compute(chosen, "cpu")).probabilities
+    except InputError:
+        return
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(5))

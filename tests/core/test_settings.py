@@ -39,6 +39,7 @@ def test_the_classic_preset_is_the_published_recipe():
         {"image_sizes": (8, 29)},
         {"widht": 8},
         {"image_sizes": (20, 28), "augmentation": "none"},
+        {"image_sizes": (20, 28), "network": "classic"},
         {"patience": 3, "validation_fraction": 0},
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_files_that_no_run_wrote_are_not_overwritten(tmp_path, few_digits, quick
     with pytest.raises(InputError, match="no run wrote"):
         run_in_folder(quick_settings, few_digits, out=tmp_path / "mine")
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"frozen_layers": 99}, {"learning_rate": 1e6, "weight_decay": 1e6}]
+)
+def test_a_run_that_failed_in_its_first_epoch_leaves_its_folder_to_the_corrected_one(
+    tmp_path, few_digits, quick_settings, wrong
+):
+    settings = dataclasses.replace(quick_settings, epochs=1, **wrong)
+    with pytest.raises(InputError, match=r"none learns|loss is nan"):
+        run_in_folder(settings, few_digits, out=tmp_path, threads=1)
+    assert not (tmp_path / "model.pt").exists()
+    run_in_folder(quick_settings, few_digits, out=tmp_path, threads=1)
+    assert is_finished(tmp_path)
 
 
 def test_a_folder_where_a_run_is_working_is_refused_or_the_next_one_is_taken(tmp_path):
