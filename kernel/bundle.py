@@ -27,12 +27,15 @@ from digitkaggle.runs.source import compute_source_digest  # noqa: E402
 
 MODULES = (
     *("basics", "data", "settings", "split", "augment", "networks", "optimizers", "training"),
-    *("prediction", "run", "device", "affine", "folds", "parsing", "checks", "kaggle"),
-    *("calibration", "classic", "console", "results", "drawing", "main"),
+    *("prediction", "run", "device", "layers", "affine", "folds", "parsing", "checks"),
+    *("kaggle", "calibration", "classic", "console", "results", "drawing", "main"),
 )
 FIRST_TO_SKIP = "device"
 # What the notebook needs before its first picture.
-EARLY = ("basics", "affine", "parsing", "checks", "kaggle", "classic", "console", "drawing")
+EARLY = (
+    *("basics", "layers", "affine", "parsing", "checks", "kaggle", "classic", "console"),
+    "drawing",
+)
 SKIP_TITLE = "The rest may be skipped"
 SKIP_TEXT = (
     "The program needs it, but it is not about digits: device, files, pictures and the like."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .basics import CLASSES, Digits, LabeledImages
+from .layers import SeededDropout
 from .settings import Settings
 
 # The original, four shifts in pixels (down, right), two rotations in degrees.
@@ -77,33 +78,3 @@ def make_adam(network: nn.Module, rate: float, decay: float) -> torch.optim.Adam
     """Adam for all parameters of a network."""
     on_gpu = next(network.parameters()).is_cuda  # there `fused` handles overflows by itself
     return torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay, fused=on_gpu or None)
-
-
-class SeededDropout(nn.Module):
-    """Dropout whose randomness comes from a generator that is passed in, not from global state."""
-
-    def __init__(self, probability: float, generator: torch.Generator) -> None:
-        super().__init__()
-        self.probability = probability
-        self.generator = generator
-
-    def forward(self, values: Tensor) -> Tensor:
-        """In training, set values to zero at random and scale the others up to make up for it."""
-        if not self.training or self.probability == 0:
-            return values
-        keep = 1 - self.probability
-        mask = draw_mask(values, keep, self.generator)
-        return values * mask.to(values.dtype).div_(keep)
-
-
-def draw_mask(values: Tensor, keep: float, generator: torch.Generator) -> Tensor:
-    """A mask for dropout in the shape and memory layout of `values`, 1 with probability `keep`."""
-    if values.device.type != "cpu":
-        return torch.empty_like(values).bernoulli_(keep, generator=generator)
-    # torch draws a double for each value: nearly a third of this recipe's time. Four 16-bit values
-    # out of each 64-bit draw take a quarter of that.
-    words = torch.empty(-(-values.numel() // 4), dtype=torch.int64)
-    words.random_(-(2**63), None, generator=generator)
-    shorts = words.view(torch.int16)[: values.numel()]
-    shorts = shorts.as_strided(values.shape, values.stride())
-    return shorts < round(keep * 2**16) - 2**15

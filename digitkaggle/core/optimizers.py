@@ -71,6 +71,8 @@ class Muon:
         # On lists of tensors: on a GPU a small operation takes less time than its launch.
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:  # all are frozen
+                continue
             gradients = [parameter.grad for parameter in parameters]
             velocities = [self.velocities[parameter] for parameter in parameters]
             if self.found_inf is not None:  # after an overflow the gradient counts as zero

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .basics import CLASSES, Compute
+from .basics import CLASSES, Compute, TrainingError
 from .settings import Settings
 from .training import predict_logits
 
@@ -34,16 +34,19 @@ class Model:
     compute: Compute
 
     def predict(self, images: Tensor) -> Tensor:
-        """Class probabilities, the average over all members.
+        """Class probabilities, the average over all members; TrainingError if they are NaN.
 
         From uint8 or float, N x 1 x 28 x 28, on any device, to float32, N x 10, on the CPU.
         """
         if not len(images):
             return torch.empty(0, CLASSES)
         views = self.settings.views
-        return average_members(
+        probabilities = average_members(
             [predict_with_tta(n, images, self.compute, views).cpu() for n in self.networks]
         )
+        if not probabilities.isfinite().all():
+            raise TrainingError("the network predicts nan: train it at a lower --learning-rate")
+        return probabilities
 
 
 def average_members(probabilities: Sequence[Any]) -> Any:

@@ -41,7 +41,7 @@ class Settings:
     network: str = setting("compact", "the architecture", choices=("compact", "classic"))
     widths: tuple[int, ...] = setting((32, 64, 128), "compact: channels of each stage", 1, 4096)
     depths: tuple[int, ...] = setting((2, 2), "compact: convolutions of stages 2 and 3", 1, 100)
-    frozen_layers: int = setting(0, "first layers that learn from images of the first size only")
+    frozen_layers: int = setting(0, "first layers that learn at the first size only", high=13)
     dropout: float = setting(0.0, "fraction of values dropped in training", high=0.99)
     softmax_head: bool = setting(False, "apply softmax before the loss too, as published")
     # Training

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .augment import augment
-from .basics import Compute, InputError, LabeledImages, TrainingError
+from .basics import Compute, LabeledImages, TrainingError
 from .networks import build_network
 from .optimizers import Muon, make_optimizer
 from .settings import Settings
@@ -52,8 +52,6 @@ def start_training(settings: Settings, compute: Compute, images: int) -> Trainin
     cpu_generator = torch.Generator().manual_seed(settings.seed)
     device_generator = torch.Generator(compute.device).manual_seed(settings.seed)
     network = build_network(settings, device_generator, compute.memory_format)
-    if settings.frozen_layers >= len(network):
-        raise InputError(f"frozen_layers {settings.frozen_layers} of {len(network)}: none learns")
     optimizer = make_optimizer(settings, network)
     # Small gradients vanish in float16: the scaler multiplies the loss, by less after an overflow.
     scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)

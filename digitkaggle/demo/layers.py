@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..core.affine import build_affine_matrices
 from ..core.basics import InputError
-from ..core.classic import SeededDropout
-from ..core.networks import GlobalMaxPool
+from ..core.layers import GlobalMaxPool, SeededDropout
 from ..core.prediction import CONFIDENT_MARGIN, TTA_VIEWS, Model
 
 # What does nothing in prediction.

@@ -5,7 +5,8 @@ import torch
 from scipy import ndimage
 
 from digitkaggle.core.basics import LabeledImages
-from digitkaggle.core.classic import SeededDropout, build_classic_network, expand_classic_set
+from digitkaggle.core.classic import build_classic_network, expand_classic_set
+from digitkaggle.core.layers import SeededDropout
 from tests.core import make_generator
 
 

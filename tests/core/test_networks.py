@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from digitkaggle.core.classic import SeededDropout
+from digitkaggle.core.layers import BatchNorm, SeededDropout
 from digitkaggle.core.networks import build_network
 from digitkaggle.core.settings import PRESETS, make_settings
 from tests.core import are_equal, make_generator
@@ -56,10 +56,21 @@ def test_weights_depend_only_on_the_generator_and_have_torchs_default_distributi
     assert first["9.weight"].std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
 
 
+MAPS = torch.linspace(-1, 2, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
+
+
 def test_an_unknown_network_is_an_error():
     settings = SimpleNamespace(**vars(PRESETS["fast"]) | {"network": "resnet"})
     with pytest.raises(ValueError, match="no network 'resnet'"):
         build_network(settings, make_generator())
+
+
+def test_batch_normalization_takes_a_lone_image_by_the_statistics_so_far():
+    ours, torchs = BatchNorm(3), torch.nn.BatchNorm2d(3)
+    torch.testing.assert_close(ours(MAPS), torchs(MAPS))
+    lone = MAPS[:1, :, :1, :1]
+    torch.testing.assert_close(ours(lone), torchs.eval()(lone))
+    torch.testing.assert_close(ours.running_var, torchs.running_var)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from digitkaggle.cli import main
-from digitkaggle.core.networks import GlobalMaxPool
+from digitkaggle.core.layers import GlobalMaxPool
 from digitkaggle.core.prediction import Model
 from digitkaggle.core.settings import make_settings
 from digitkaggle.demo import layers

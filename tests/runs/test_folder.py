@@ -66,14 +66,11 @@ def test_files_that_no_run_wrote_are_not_overwritten(tmp_path, few_digits, quick
     assert path.read_text() == "precious"
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"frozen_layers": 99}, {"learning_rate": 1e6, "weight_decay": 1e6}]
-)
 def test_a_run_that_failed_in_its_first_epoch_leaves_its_folder_to_the_corrected_one(
-    tmp_path, few_digits, quick_settings, wrong
+    tmp_path, few_digits, quick_settings
 ):
-    settings = dataclasses.replace(quick_settings, epochs=1, **wrong)
-    with pytest.raises(InputError, match=r"none learns|loss is nan"):
+    settings = dataclasses.replace(quick_settings, learning_rate=1e6, weight_decay=1e6)
+    with pytest.raises(InputError, match="the loss is nan in epoch 1"):
         run_in_folder(settings, few_digits, out=tmp_path, threads=1)
     assert not (tmp_path / "model.pt").exists()
     run_in_folder(quick_settings, few_digits, out=tmp_path, threads=1)
