@@ -13,14 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .competition.client import KaggleError
 from .competition.download import download
 from .competition.kernel import output, push, status
 from .competition.submit import submit
 from .core.basics import VERSION, InputError
 from .core.console import configure_logging
+from .core.device import set_threads
 from .core.main import OneLineParser, add_run_arguments, in_notebook
 from .handlers import (
     handle_compare,
@@ -100,22 +99,10 @@ def apply_common_args(args: argparse.Namespace) -> None:
         os.environ["TQDM_DISABLE"] = "1"
     level = logging.DEBUG if args.verbose else logging.INFO
     configure_logging(logging.WARNING if args.quiet else level)
-    for name in ("threads", "jobs"):
-        value = getattr(args, name, None)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: must be at least 1")
-    cores = os.cpu_count() or 1
-    threads = getattr(args, "threads", None)
-    if threads and threads > 4 * cores:
-        raise InputError(f"--threads {threads}: this machine has {cores} cores; use fewer threads")
-    torch.set_num_threads(threads or count_default_threads())
-
-
-def count_default_threads() -> int:
-    """torch's own number of threads, but at most the cores that this process may use."""
-    from joblib import cpu_count  # a tenth of a second; it knows affinity and cgroup quotas
-
-    return max(1, min(torch.get_num_threads(), cpu_count()))
+    jobs = getattr(args, "jobs", None)
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs {jobs}: must be at least 1")
+    set_threads(getattr(args, "threads", None))
 
 
 def make_parser() -> tuple[OneLineParser, Sequence[str]]:

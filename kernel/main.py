@@ -900,6 +900,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import warnings
 from concurrent.futures import BrokenExecutor
 from typing import BinaryIO, NoReturn
@@ -1083,6 +1084,21 @@ def reuse_freed_memory() -> Iterator[None]:
         # tensor of this size.
         set_option(trim_threshold, 2**17)
         trim(0)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's number of threads, or the default; InputError for none or far too many."""
+    cores = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= 4 * cores:
+        raise InputError(f"--threads {threads}: this machine has {cores} cores")
+    torch.set_num_threads(threads or count_default_threads())
+
+
+def count_default_threads() -> int:
+    """torch's own number of threads, but at most the cores that this process may use."""
+    from joblib import cpu_count  # a tenth of a second; it knows affinity and cgroup quotas
+
+    return max(1, min(torch.get_num_threads(), cpu_count()))
 
 
 # %% Layers
@@ -1650,6 +1666,17 @@ def write_results(
     write_file(folder / METRICS, json.dumps(metrics, indent=2).encode())
 
 
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for results; InputError, before any work, if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be used ({error.strerror}): choose another --out"
+        ) from error
+
+
 def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:
     """Put bytes, or what `save` writes, at `path` in one step: readers see the old or new file."""
     temporary, buffer = path.with_name(f".{path.name}.{os.getpid()}.part"), io.BytesIO()
@@ -1853,7 +1880,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "c49949ffb1fb99be51dba760da47c6e133d2ae513235175799557ab4861aefc8"
+SOURCE_DIGEST = "69c6079cbb7ee66981ff6ea17fbc1c7b58019f11d189d7ddb25b66c096c38596"
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -1875,12 +1902,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(field.default, bool):
             options = {"action": argparse.BooleanOptionalAction}
         elif isinstance(field.default, tuple):
-            options = {"type": lambda text: tuple(map(int, text.split(","))), "metavar": "N,N"}
+            options = {"type": integers, "metavar": "N,N"}
         elif isinstance(field.default, str):
             options = {"choices": field.metadata["choices"] or list(PRESETS)}
         text = f"{field.metadata['meaning']} ({describe_presets(field.name)})".replace("%", "%%")
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, dest=field.name, default=None, help=text, **options)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """The value of a flag such as `--widths 8,8,8`."""
+    return tuple(map(int, text.split(",")))
 
 
 def describe_presets(name: str) -> str:
@@ -1944,7 +1976,7 @@ def run_kernel(arguments: Sequence[str]) -> Path:
     add_run_arguments(parser)
     args = parser.parse_args(arguments)
     configure_logging()
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    set_threads(args.threads)
     started = time.perf_counter()
     settings = settings_from_args(args, "best")  # minutes on a GPU
     compute = choose_compute(settings, args.device)
@@ -1952,12 +1984,13 @@ def run_kernel(arguments: Sequence[str]) -> Path:
         settings = settings_from_args(args, "balanced")
     digits = read_digits(require_data(args.data))
     loaded = time.perf_counter()
+    folder = args.out or (get_kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
+    prepare_folder(folder)
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
     warn_without_gpu(compute)
     result = run(settings, digits, compute, map_members=partial(map_on_gpus, compute))
     seconds = {"load": loaded - started, "total": time.perf_counter() - started}
     metrics = collect_metrics(result, digits, SOURCE_DIGEST, seconds)
-    folder = args.out or (get_kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
     write_results(folder, result, digits, metrics)
     logger.info("validation %s\nfiles in %s", metrics["validation"], folder)
     warn_without_gpu(compute)

@@ -6,9 +6,10 @@ import os
 import pytest
 import torch
 
-from digitkaggle.cli import count_default_threads, main, make_parser
+from digitkaggle.cli import main, make_parser
 from digitkaggle.competition.client import KaggleError
 from digitkaggle.core.basics import InputError
+from digitkaggle.core.device import count_default_threads
 from digitkaggle.core.settings import make_settings
 from digitkaggle.handlers import load_settings
 from tests.conftest import QUICK_FLAGS, read_folder

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -195,3 +196,18 @@ def reuse_freed_memory() -> Iterator[None]:
         # tensor of this size.
         set_option(trim_threshold, 2**17)
         trim(0)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's number of threads, or the default; InputError for none or far too many."""
+    cores = os.cpu_count() or 1
+    if threads is not None and not 1 <= threads <= 4 * cores:
+        raise InputError(f"--threads {threads}: this machine has {cores} cores")
+    torch.set_num_threads(threads or count_default_threads())
+
+
+def count_default_threads() -> int:
+    """torch's own number of threads, but at most the cores that this process may use."""
+    from joblib import cpu_count  # a tenth of a second; it knows affinity and cgroup quotas
+
+    return max(1, min(torch.get_num_threads(), cpu_count()))

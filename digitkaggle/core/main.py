@@ -21,9 +21,9 @@ import torch
 from .basics import Compute, InputError, logger
 from .console import configure_logging
 from .data import read_digits
-from .device import choose_compute
+from .device import choose_compute, set_threads
 from .kaggle import get_kaggle_folder, on_kaggle, require_data
-from .results import collect_metrics, write_results
+from .results import collect_metrics, prepare_folder, write_results
 from .run import Member, run
 from .settings import PRESETS, Settings, make_settings
 
@@ -49,12 +49,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         if isinstance(field.default, bool):
             options = {"action": argparse.BooleanOptionalAction}
         elif isinstance(field.default, tuple):
-            options = {"type": lambda text: tuple(map(int, text.split(","))), "metavar": "N,N"}
+            options = {"type": integers, "metavar": "N,N"}
         elif isinstance(field.default, str):
             options = {"choices": field.metadata["choices"] or list(PRESETS)}
         text = f"{field.metadata['meaning']} ({describe_presets(field.name)})".replace("%", "%%")
         flag = "--" + field.name.replace("_", "-")
         parser.add_argument(flag, dest=field.name, default=None, help=text, **options)
+
+
+def integers(text: str) -> tuple[int, ...]:
+    """The value of a flag such as `--widths 8,8,8`."""
+    return tuple(map(int, text.split(",")))
 
 
 def describe_presets(name: str) -> str:
@@ -118,7 +123,7 @@ def run_kernel(arguments: Sequence[str]) -> Path:
     add_run_arguments(parser)
     args = parser.parse_args(arguments)
     configure_logging()
-    torch.set_num_threads(args.threads or torch.get_num_threads())
+    set_threads(args.threads)
     started = time.perf_counter()
     settings = settings_from_args(args, "best")  # minutes on a GPU
     compute = choose_compute(settings, args.device)
@@ -126,12 +131,13 @@ def run_kernel(arguments: Sequence[str]) -> Path:
         settings = settings_from_args(args, "balanced")
     digits = read_digits(require_data(args.data))
     loaded = time.perf_counter()
+    folder = args.out or (get_kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
+    prepare_folder(folder)
     logger.info("preset %s, %s: %s", settings.preset, compute.dtype, compute.reason)
     warn_without_gpu(compute)
     result = run(settings, digits, compute, map_members=partial(map_on_gpus, compute))
     seconds = {"load": loaded - started, "total": time.perf_counter() - started}
     metrics = collect_metrics(result, digits, SOURCE_DIGEST, seconds)
-    folder = args.out or (get_kaggle_folder("working") if on_kaggle() else Path("runs") / "kernel")
     write_results(folder, result, digits, metrics)
     logger.info("validation %s\nfiles in %s", metrics["validation"], folder)
     warn_without_gpu(compute)

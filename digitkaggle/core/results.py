@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,17 @@ def write_results(
     if len(held_out):
         write_file(folder / VALIDATION, lambda file: np.savez(file, **vars(held_out)))
     write_file(folder / METRICS, json.dumps(metrics, indent=2).encode())
+
+
+def prepare_folder(folder: Path) -> None:
+    """Create a folder for results; InputError, before any work, if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be used ({error.strerror}): choose another --out"
+        ) from error
 
 
 def write_file(path: Path, save: Callable[[BinaryIO], object] | bytes) -> None:

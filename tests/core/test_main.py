@@ -11,7 +11,7 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from digitkaggle.core.basics import Compute, InputError, TrainingError, logger
-from digitkaggle.core.main import map_on_gpus, run_kernel
+from digitkaggle.core.main import main, map_on_gpus, run_kernel
 from tests.core import CPU
 
 GPU = Compute(torch.device("cuda"), torch.float32, "for tests")
@@ -117,3 +117,21 @@ def test_without_data_the_kernel_refuses_to_run_and_a_wrong_flag_is_an_error_of_
     with pytest.raises(InputError, match="no data in data: add the competition's"):
         run_kernel(["--preset", "fast"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--threads", "-3"), ("--threads", "0"), ("--threads", "100000"), ("--out", "file"),
+     ("--out", "file/below"), ("--widths", "8,x"), ("--device", "no-such-device")],
+)  # fmt: skip
+def test_the_kernel_refuses_a_wrong_flag_before_it_trains(
+    data_folder, tmp_path, monkeypatch, capsys, flag, value
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("precious")
+    monkeypatch.setattr("digitkaggle.core.main.run", None)  # what trains
+    assert main(["--data", str(data_folder), flag, value]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert value in line
+    assert (tmp_path / "file").read_text() == "precious"
