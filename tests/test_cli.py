@@ -150,7 +150,7 @@ def test_help_shows_each_presets_value_where_it_differs(capsys):
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "(14; 3 fast, 30 record, 150 classic)" in text
+    assert "(14; 3 fast, 10 best, 30 record, 150 classic)" in text
     assert "(32,64,128; 16,32,64 fast, 48,96,192 record)" in text
     assert "{'" not in text
 

@@ -2,7 +2,7 @@
 
 All of it in order, for every member: split, augment, train, predict. A member depends only on the
 data, the settings and its number, so it is the same wherever it is trained (on a GPU, nearly).
-`best` trains two, each of which holds out another fortieth of the images, and averages their
+`best` trains four, each of which holds out another fortieth of the images, and averages their
 probabilities."""
 
 from __future__ import annotations
