@@ -6,7 +6,7 @@
 # |---|---|---|
 # | `fast` | 99.43 +- 0.07 % (ten runs, 8,400 digits that no choice used; standard error) | 6 s |
 # | `balanced`, the default on a CPU | 99.62 +- 0.07 % (three runs, the same digits) | 2 min |
-# | `best`, the default on a GPU | 99.68 +- 0.06 % (one run, the same digits) | 4 min |
+# | `best`, the default on a GPU | 99.67 +- 0.06 % (one run, the same digits) | 6 min |
 #
 # Read it from top to bottom. What is needed but not about digits stands in later chapters, which may
 # be skipped; comments name them. In a hurry, read the chapters on augmentation and the network for
@@ -1880,7 +1880,7 @@ def draw_result(result: Result, digits: Digits) -> Any:
 # Every setting is a flag, and no flag is needed. On Kaggle's two GPUs a process each trains every
 # other member, which changes only the time.
 
-SOURCE_DIGEST = "3adc9b682102383a8c2aab93c1967e13244f1b692b2cfb2a0208e70fd85ca00a"
+SOURCE_DIGEST = "a42bdc385c6fd427ab0dce3102cf8d23bdbd5724406e8ccfc0829f0732471ac5"
 
 
 class OneLineParser(argparse.ArgumentParser):
