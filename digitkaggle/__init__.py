@@ -12,7 +12,7 @@ _MODULES = {
     "core.prediction": ("Model", "average_members"),
     "core.results": ("HeldOutPredictions", "collect_held_out"),
     "core.run": ("Member", "Result", "run", "train_member"),
-    "core.settings": (*("PRESETS", "Settings", "make_settings", "derive_member_settings"),),
+    "core.settings": ("PRESETS", "Settings", "make_settings", "derive_member_settings"),
     "core.split": ("split_indices",),
     "core.training": ("start_training", "train"),
     "core.classic": ("select_training_images",),

@@ -58,10 +58,10 @@ def is_finished(folder: Path) -> bool:
     return (folder / METRICS).exists() and not (folder / IDENTITY).exists()
 
 
-def is_free(folder: Path) -> bool:
-    """Whether a new run may take the folder: nothing of a run is in it that could get lost."""
+def is_free(folder: Path, found: Identity | None) -> bool:
+    """Whether a new run may take the folder of the run `found`: nothing in it could get lost."""
     present = [name for name in RESULTS if (folder / name).exists()]
-    if present == [IDENTITY] and read_identity(folder):
+    if found and present == [IDENTITY]:
         # A run that failed in its first epoch, as at a wrong setting, has saved nothing else.
         return not any((folder / CHECKPOINT).glob("*.pt"))
     return not present
@@ -106,7 +106,7 @@ def lock_run_folder(
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / ".lock", timeout=0):
                 found = read_identity(folder)
-                if is_free(folder) or found == identity or (explicit and fresh):
+                if is_free(folder, found) or found == identity or (explicit and fresh):
                     yield folder
                     return
         except Timeout:

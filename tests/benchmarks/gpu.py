@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits
 from digitkaggle.core.device import choose_compute, make_step
 from digitkaggle.core.prediction import Model
-from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings
+from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.split import split_indices
 from digitkaggle.core.training import start_training
 
@@ -33,7 +33,7 @@ def measure(digits: Digits, csvs: Path, folder: Path, quick: bool) -> dict[str, 
         settings = dataclasses.replace(PRESETS[name], piece_size=0)
         whole = measures.run_preset(name, folder / f"gpu-{name}", *flags)
         compute = choose_compute(settings)
-        presets[name] = whole | measure_steps(derive_member_settings(settings, 1), compute, digits)
+        presets[name] = whole | measure_steps(settings, compute, digits)
         print("\n".join(make_table({"presets": {name: presets[name]}, "recipes": {}})), flush=True)
     rows, held_out = split_indices(digits.train_labels, 0.1, 100, by_class=True)
     images, labels = digits.train_images.to(device), digits.train_labels.to(device)

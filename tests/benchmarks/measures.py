@@ -24,7 +24,7 @@ from digitkaggle.core.augment import augment
 from digitkaggle.core.basics import IMAGE_SIZE, Compute, Digits, LabeledImages
 from digitkaggle.core.data import PIXEL_COLUMNS
 from digitkaggle.core.device import choose_compute, make_step
-from digitkaggle.core.settings import PRESETS, Settings, derive_member_settings
+from digitkaggle.core.settings import PRESETS, Settings
 from digitkaggle.core.training import prepare_input, start_training
 from digitkaggle.runs.data import read_data
 
@@ -276,6 +276,6 @@ def time_action(action: Callable[[], Any], *, repeats: int, pick: Callable = min
 
 
 def prepare_preset(preset: str) -> tuple[Settings, Compute]:
-    """The settings of a preset's first member, and the CPU in the form that suits it."""
+    """The settings of a preset, and the CPU in the form that suits it."""
     settings = PRESETS[preset]
-    return derive_member_settings(settings, 1), choose_compute(settings, "cpu")
+    return settings, choose_compute(settings, "cpu")
